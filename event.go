@@ -1,0 +1,205 @@
+package nex
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/uuid"
+)
+
+// EventData is the payload of one type of event.
+type EventData interface {
+	// EventType is the last token of the event's subject.
+	EventType() string
+}
+
+// NodeStarted is emitted once a node is ready for requests.
+type NodeStarted struct {
+	Version string            `json:"version"`
+	ID      string            `json:"id"`
+	Tags    map[string]string `json:"tags,omitempty"`
+}
+
+// Heartbeat is emitted every 30 s by a running node.
+type Heartbeat struct {
+	Version         string            `json:"version"`
+	NodeID          string            `json:"node_id"`
+	Nexus           string            `json:"nexus,omitempty"`
+	Uptime          string            `json:"uptime"`
+	Tags            map[string]string `json:"tags,omitempty"`
+	RunningMachines int               `json:"running_machines"`
+}
+
+// NodeEnteredLameDuck is emitted when a node stops taking new work.
+type NodeEnteredLameDuck struct {
+	Version string `json:"version"`
+	ID      string `json:"id"`
+}
+
+// NodeStopped is emitted last by a node that shuts down in order.
+type NodeStopped struct {
+	ID       string `json:"id"`
+	Graceful bool   `json:"graceful"`
+}
+
+// WorkloadDeployed is emitted when a workload runs, first or again.
+type WorkloadDeployed struct {
+	Name string `json:"workload_name"`
+	Code int    `json:"code"`
+}
+
+// WorkloadUndeployed is emitted once for every workload that ended, however
+// it ended. Code is the exit status of a service, -1 for a signal or a failed
+// start.
+type WorkloadUndeployed struct {
+	Name    string `json:"workload_name"`
+	Code    int    `json:"code"`
+	Message string `json:"message,omitempty"`
+}
+
+// WorkloadRestarting is emitted when a workload that was lost or failed is
+// going to be started again. Unknown to Nex 0.2.7.
+type WorkloadRestarting struct {
+	Name    string `json:"workload_name"`
+	Attempt int    `json:"attempt"`
+	Reason  string `json:"reason"`
+	DelayMS int64  `json:"delay_ms"`
+}
+
+// FunctionSucceeded is emitted for each call that was answered. Trigger is
+// the subject as registered, wildcards included.
+type FunctionSucceeded struct {
+	Name         string `json:"workload_name"`
+	Trigger      string `json:"trigger_subject"`
+	ElapsedNanos int64  `json:"elapsed_nanos"`
+	Namespace    string `json:"namespace"`
+}
+
+// FunctionFailed is emitted for each call that failed. Code is unknown to Nex
+// 0.2.7.
+type FunctionFailed struct {
+	Name      string `json:"workload_name"`
+	Trigger   string `json:"trigger_subject"`
+	Namespace string `json:"namespace"`
+	Error     string `json:"error"`
+	Code      Code   `json:"code,omitempty"`
+}
+
+// EventType returns "node_started".
+func (NodeStarted) EventType() string { return "node_started" }
+
+// EventType returns "heartbeat".
+func (Heartbeat) EventType() string { return "heartbeat" }
+
+// EventType returns "node_entered_lameduck".
+func (NodeEnteredLameDuck) EventType() string { return "node_entered_lameduck" }
+
+// EventType returns "node_stopped".
+func (NodeStopped) EventType() string { return "node_stopped" }
+
+// EventType returns "workload_deployed".
+func (WorkloadDeployed) EventType() string { return "workload_deployed" }
+
+// EventType returns "workload_undeployed".
+func (WorkloadUndeployed) EventType() string { return "workload_undeployed" }
+
+// EventType returns "workload_restarting".
+func (WorkloadRestarting) EventType() string { return "workload_restarting" }
+
+// EventType returns "function_exec_succeeded".
+func (FunctionSucceeded) EventType() string { return "function_exec_succeeded" }
+
+// EventType returns "function_exec_failed".
+func (FunctionFailed) EventType() string { return "function_exec_failed" }
+
+// Event is a CloudEvent 1.0 and where it was published.
+type Event struct {
+	Namespace string
+	cloudevents.Event
+}
+
+// NewEvent makes an event of now with a fresh id. Source is the node's id,
+// for events of a workload followed by "-" and the workload's id.
+func NewEvent(namespace, source string, data EventData) (Event, error) {
+	e := cloudevents.New()
+	e.SetID(uuid.NewString())
+	e.SetSource(source)
+	e.SetType(data.EventType())
+	e.SetTime(time.Now().UTC())
+	if namespace != SystemNamespace {
+		e.SetExtension("namespace", namespace)
+	}
+	if err := e.SetData(cloudevents.ApplicationJSON, data); err != nil {
+		return Event{}, fmt.Errorf("encode %s event: %w", data.EventType(), err)
+	}
+	return Event{Namespace: namespace, Event: e}, nil
+}
+
+// Subject is where the event is published.
+func (e Event) Subject() string { return EventSubject(e.Namespace, e.Type()) }
+
+// ParseEvent reads a message received on an event subject.
+func ParseEvent(subject string, data []byte) (Event, error) {
+	ns, _, err := ParseEventSubject(subject)
+	if err != nil {
+		return Event{}, err
+	}
+	e := Event{Namespace: ns}
+	if err := json.Unmarshal(data, &e.Event); err != nil {
+		return Event{}, fmt.Errorf("event on %s: %w", subject, err)
+	}
+	return e, nil
+}
+
+// Log is one record of a workload's log, as received.
+type Log struct {
+	Namespace, Node, Workload, ID string
+
+	Level slog.Level
+	Text  string
+}
+
+// LogRecord is the body of a message on a [LogSubject].
+type LogRecord struct {
+	Text  string     `json:"text"`
+	Level slog.Level `json:"level"`
+	ID    string     `json:"id"`
+}
+
+// ParseLog reads a message received on a log subject. Records that Nex 0.2.7
+// relays from its agents, known by swapped subject tokens, get back their
+// order and the level that was meant.
+func ParseLog(subject string, data []byte) (Log, error) {
+	s, err := ParseLogSubject(subject)
+	if err != nil {
+		return Log{}, err
+	}
+	var r LogRecord
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Log{}, fmt.Errorf("log record on %s: %w", subject, err)
+	}
+	l := Log{Namespace: s.Namespace, Node: s.Node, Workload: s.Workload, ID: s.ID, Level: r.Level, Text: r.Text}
+	if s.Workload == r.ID && s.ID != r.ID {
+		l.Workload, l.ID = s.ID, s.Workload
+		l.Level = agentLevel(r.Level)
+	}
+	return l, nil
+}
+
+// agentLevel undoes a cast: agents of Nex 0.2.7 count panic 0, fatal 1,
+// error 2, warning 3, info 4, debug 5, trace 6, and their nodes publish that
+// number as a slog level.
+func agentLevel(l slog.Level) slog.Level {
+	switch {
+	case l <= 2:
+		return slog.LevelError
+	case l == 3:
+		return slog.LevelWarn
+	case l == 4:
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
+}

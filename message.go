@@ -1,0 +1,222 @@
+package nex
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// WorkloadType names the runtime a workload needs.
+type WorkloadType string
+
+// The workload types. Nex up to 0.2.3 calls Native "elf".
+const (
+	Native WorkloadType = "native" // a long-running executable
+	V8     WorkloadType = "v8"     // a JavaScript function, whatever engine runs it
+	Wasm   WorkloadType = "wasm"   // a WebAssembly function
+)
+
+// IsFunction reports whether workloads of this type run when triggered.
+func (t WorkloadType) IsFunction() bool { return t == V8 || t == Wasm }
+
+// Types of reply envelopes.
+const (
+	PingReplyType     = "io.nats.nex.v1.ping_response"
+	AuctionReplyType  = "io.nats.nex.v1.auction_response"
+	InfoReplyType     = "io.nats.nex.v1.info_response"
+	DeployReplyType   = "io.nats.nex.v1.run_response"
+	StopReplyType     = "io.nats.nex.v1.stop_response"
+	LameDuckReplyType = "io.nats.nex.v1.lameduck_response"
+)
+
+// Envelope wraps every reply of a node. A failure has an error text, a code
+// (not sent by Nex 0.2.7) and the empty string as data.
+type Envelope struct {
+	Type  string          `json:"type"`
+	Data  json.RawMessage `json:"data,omitempty"`
+	Error string          `json:"error,omitempty"`
+	Code  Code            `json:"code,omitempty"`
+}
+
+// NATSAccess says where and as whom to connect to NATS on a workload's behalf.
+type NATSAccess struct {
+	URL  string `json:"nats_url"`
+	JWT  string `json:"nats_user_jwt"`
+	Seed Secret `json:"nats_user_seed"`
+}
+
+// DeployRequest asks a node to run a workload. [Keys.Deploy] makes one.
+type DeployRequest struct {
+	Type            WorkloadType `json:"type"`
+	Location        Location     `json:"location"`
+	Description     string       `json:"description"`
+	Argv            []string     `json:"argv,omitempty"`
+	Essential       bool         `json:"essential"`
+	WorkloadJWT     string       `json:"workload_jwt"`
+	Environment     string       `json:"environment"` // sealed, see SealEnvironment
+	SenderPublicKey string       `json:"sender_public_key"`
+	JSDomain        string       `json:"jsdomain"`
+	TargetNode      string       `json:"target_node"`
+	TriggerSubjects []string     `json:"trigger_subjects,omitempty"`
+
+	TriggerConnection *NATSAccess `json:"trigger_connection,omitempty"`
+	HostServices      *NATSAccess `json:"host_services,omitempty"`
+	RetryCount        *uint       `json:"retry_count,omitempty"`
+	RetriedAt         *time.Time  `json:"retried_at,omitempty"`
+
+	// FunctionTimeoutMS is the deadline of one call in milliseconds; 0 asks
+	// for the node's default. Unknown to Nex 0.2.7.
+	FunctionTimeoutMS int `json:"function_timeout_ms,omitempty"`
+}
+
+// DeployReply tells that a workload runs.
+type DeployReply struct {
+	Started bool   `json:"started"`
+	ID      string `json:"id"`
+	Issuer  string `json:"issuer"`
+	Name    string `json:"name"`
+}
+
+// StopRequest asks a node to end a workload. [Keys.Stop] makes one.
+type StopRequest struct {
+	WorkloadID  string `json:"workload_id"`
+	WorkloadJWT string `json:"workload_jwt"`
+	TargetNode  string `json:"target_node"`
+}
+
+// StopReply tells that a workload is gone.
+type StopReply struct {
+	Stopped bool   `json:"stopped"`
+	ID      string `json:"id"`
+	Issuer  string `json:"issuer"`
+	Name    string `json:"name"`
+}
+
+// LameDuckReply tells that a node takes no new work.
+type LameDuckReply struct {
+	NodeID  string `json:"node_id"`
+	Success bool   `json:"success"`
+}
+
+// AuctionRequest describes what a node must offer to answer. Empty fields ask
+// for nothing.
+type AuctionRequest struct {
+	Arch          string            `json:"arch,omitempty"`
+	OS            string            `json:"os,omitempty"`
+	Sandboxed     *bool             `json:"sandboxed,omitempty"`
+	Tags          map[string]string `json:"tags,omitempty"`
+	WorkloadTypes []WorkloadType    `json:"workload_types,omitempty"`
+}
+
+// NodeInfo is what a node answers to a ping and to an auction.
+type NodeInfo struct {
+	NodeID          string            `json:"node_id"`
+	Nexus           string            `json:"nexus,omitempty"`
+	Version         string            `json:"version"`
+	Uptime          string            `json:"uptime"`
+	TargetXkey      string            `json:"target_xkey"`
+	Tags            map[string]string `json:"tags,omitempty"`
+	RunningMachines int               `json:"running_machines"`
+}
+
+// NodeWorkloads is what a node answers to a workload ping.
+type NodeWorkloads struct {
+	NodeID          string            `json:"node_id"`
+	TargetXkey      string            `json:"target_xkey"`
+	Version         string            `json:"version"`
+	Tags            map[string]string `json:"tags,omitempty"`
+	Uptime          string            `json:"uptime"`
+	RunningMachines []WorkloadName    `json:"running_machines"`
+}
+
+// WorkloadName identifies one workload in [NodeWorkloads].
+type WorkloadName struct {
+	ID        string       `json:"id"`
+	Namespace string       `json:"namespace"`
+	Name      string       `json:"name"`
+	Type      WorkloadType `json:"type"`
+}
+
+// InfoReply tells about a node and the workloads of one namespace on it.
+type InfoReply struct {
+	Version                string            `json:"version"`
+	Uptime                 string            `json:"uptime"`
+	PublicXkey             string            `json:"public_xkey"`
+	Tags                   map[string]string `json:"tags,omitempty"`
+	Memory                 Memory            `json:"memory"`
+	Machines               []MachineSummary  `json:"machines"`
+	SupportedWorkloadTypes []WorkloadType    `json:"supported_workload_types,omitempty"`
+}
+
+// Memory is the host's memory in kB, as in /proc/meminfo.
+type Memory struct {
+	Total     int `json:"total"`
+	Free      int `json:"free"`
+	Available int `json:"available"`
+}
+
+// MachineSummary is one workload in [InfoReply]; its id is the workload's.
+type MachineSummary struct {
+	ID        string          `json:"id"`
+	Healthy   bool            `json:"healthy"`
+	Uptime    string          `json:"uptime"`
+	Namespace string          `json:"namespace,omitempty"`
+	Workload  WorkloadSummary `json:"workload"`
+}
+
+// WorkloadSummary describes a workload in [MachineSummary]. Hash is the
+// lowercase hex SHA-256 of the artifact. Runtime is the uptime of a service
+// and the time a function has spent executing.
+type WorkloadSummary struct {
+	Name        string       `json:"name"`
+	Description string       `json:"description,omitempty"`
+	Runtime     string       `json:"runtime"`
+	Type        WorkloadType `json:"type"`
+	Hash        string       `json:"hash"`
+}
+
+// Location says where an artifact is: nats://BUCKET/key in an Object Store.
+// On the wire it is an object with the fields of Go's [url.URL]; a plain
+// string is understood too.
+type Location struct{ url.URL }
+
+// ParseLocation parses nats://BUCKET/key.
+func ParseLocation(s string) (Location, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return Location{}, Errorf(Invalid, "artifact location %q: %v", s, err)
+	}
+	l := Location{*u}
+	if u.Scheme != "nats" || l.Bucket() == "" || l.Key() == "" {
+		return Location{}, Errorf(Invalid, "artifact location %q: want nats://BUCKET/key", s)
+	}
+	return l, nil
+}
+
+// Bucket is the name of the Object Store bucket.
+func (l Location) Bucket() string { return l.Host }
+
+// Key is the name of the object in the bucket.
+func (l Location) Key() string { return strings.Trim(l.Path, "/") }
+
+// MarshalJSON writes the object form, the only one Nex 0.2.7 reads.
+func (l Location) MarshalJSON() ([]byte, error) { return json.Marshal(l.URL) }
+
+// UnmarshalJSON reads the object form or a string.
+func (l *Location) UnmarshalJSON(data []byte) error {
+	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte{'"'}) {
+		return json.Unmarshal(data, &l.URL)
+	}
+	var s string
+	if err := json.Unmarshal(data, &s); err != nil {
+		return err
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return err
+	}
+	l.URL = *u
+	return nil
+}
