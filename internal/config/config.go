@@ -1,0 +1,116 @@
+// Package config reads the node's configuration file: JSON over built-in
+// defaults, checked key by key against one table ([Keys]), so that a
+// misspelled, mistyped or contradicting setting is an error with a hint, and a
+// setting that does nothing is said to do nothing.
+//
+// It holds no state: all of it is safe for concurrent use. It never touches
+// the network, and no file but the one it is asked to load.
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+)
+
+// Sandbox is what a workload's machine is made of.
+type Sandbox string
+
+// The kinds of sandbox, from the strongest isolation to none.
+const (
+	SandboxMicroVM     Sandbox = "microvm"     // Firecracker where it runs, else QEMU
+	SandboxFirecracker Sandbox = "firecracker" // a Firecracker microVM, or nothing
+	SandboxQEMU        Sandbox = "qemu"        // a QEMU microVM, or nothing
+	SandboxOS          Sandbox = "os"          // a process behind namespaces, seccomp, Landlock and a cgroup
+	SandboxNone        Sandbox = "none"        // a plain child process: for development
+)
+
+// Config is a node's settings, complete and checked. It is a plain value:
+// whoever holds one may change its own copy.
+type Config struct {
+	// PoolSize is how many machines are kept ready; 0 starts them on demand.
+	PoolSize int
+	// Sandbox is what machines are made of.
+	Sandbox Sandbox
+	// Tags are the operator's labels of this node. Never nil.
+	Tags map[string]string
+	// WorkloadTypes are the types the node accepts: native, v8, wasm. Never empty.
+	WorkloadTypes []string
+	// DenyTriggerSubjects are the subject patterns that no trigger may overlap.
+	// $SYS.>, $JS.>, $NEX.> and _INBOX.> are always among them.
+	DenyTriggerSubjects []string
+	// Limits bound what the node takes.
+	Limits Limits
+	// HandshakeTimeout is how long a started agent may take to say hello.
+	HandshakeTimeout time.Duration
+	// FunctionTimeout is how long one function call may take.
+	FunctionTimeout time.Duration
+	// ValidIssuers are the public nkeys whose workloads are taken; empty for any.
+	ValidIssuers []string
+	// AgentPath is the nex-agent binary; "" looks for it beside nex and in PATH.
+	AgentPath string
+	// StateDir is where the node keeps its identity and its records; "" is the
+	// node's default.
+	StateDir string
+}
+
+// Limits bound what a node takes. 0 is unlimited.
+type Limits struct {
+	MaxWorkloads     int   // workloads at once
+	MaxTotalBytes    int64 // artifact bytes of all workloads together
+	MaxWorkloadBytes int64 // artifact bytes of one workload
+}
+
+// Warning tells of a setting that is understood and does nothing.
+type Warning struct {
+	Key  string // full path of the key, as in "cni.subnet"
+	Text string // what is the matter with it, to be read after the key
+}
+
+func (w Warning) String() string { return fmt.Sprintf("%q %s", w.Key, w.Text) }
+
+// Default returns the settings of an empty configuration.
+func Default() Config {
+	return Config{
+		PoolSize:            1,
+		Sandbox:             SandboxMicroVM,
+		Tags:                map[string]string{},
+		WorkloadTypes:       []string{"native", "v8", "wasm"},
+		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$NEX.>", "_INBOX.>"},
+		HandshakeTimeout:    5 * time.Second,
+		FunctionTimeout:     4 * time.Second,
+	}
+}
+
+// Load reads the configuration file at path. The error of a missing file wraps
+// [fs.ErrNotExist].
+func Load(path string) (Config, []Warning, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, nil, fmt.Errorf("load configuration file: %w; create it (a file holding only {} takes every default) or name another with --config", err)
+	}
+	if err != nil {
+		return Config{}, nil, fmt.Errorf("load configuration file: %w", err)
+	}
+	return Parse(data, path)
+}
+
+// Parse reads a configuration from JSON. Errors begin with name, the file the
+// data came from. Warnings are in the order of their keys in data.
+func Parse(data []byte, name string) (Config, []Warning, error) {
+	if err := checkSyntax(data); err != nil {
+		return Config{}, nil, fmt.Errorf("%s:%w", name, err)
+	}
+	r := reader{into: draft{Config: Default()}, given: map[string]string{}}
+	if err := r.read(schema(), "", json.RawMessage(data)); err != nil {
+		return Config{}, nil, fmt.Errorf("%s: %w", name, err)
+	}
+	cfg, err := r.into.finish()
+	if err != nil {
+		return Config{}, nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return cfg, r.warnings, nil
+}

@@ -1,0 +1,149 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// Status says what a key does in this Nex.
+type Status string
+
+// What a key can do.
+const (
+	Works Status = "works"
+	Later Status = "has no effect yet"
+	Never Status = "has no meaning in this Nex"
+	Alias Status = "old name"
+)
+
+// Kind is the JSON type of a key, in words that fit after "must be".
+type Kind string
+
+// The JSON types of keys.
+const (
+	Bool         Kind = "true or false"
+	Natural      Kind = "a whole number of at least 0"
+	Milliseconds Kind = "a whole number of milliseconds above 0"
+	Text         Kind = "a string"
+	Texts        Kind = "a list of strings"
+	List         Kind = "a list" // of what the table lists below it
+	TextMap      Kind = "an object of strings"
+	Object       Kind = "an object" // with the keys that the table lists below it
+	Free         Kind = "an object of any keys"
+)
+
+// Key describes one key of the configuration file.
+type Key struct {
+	Path   string // dots between names, [] for every element of a list
+	Kind   Kind
+	Status Status
+	Note   string // what it does; of a Never key why not; of an Alias the key it stands for
+
+	field func(*draft) any // where a key that works puts its value
+}
+
+// Keys lists every key that the configuration file may hold. A row whose
+// status is not Works speaks for all rows below it.
+//
+// The table is the whole truth: detection of unknown keys, type checks,
+// warnings and the reference text come from it.
+func Keys() []Key {
+	return []Key{
+		// Machines
+		{"machine_pool_size", Natural, Works, "machines kept ready; 0 starts them on demand (default 1)", func(d *draft) any { return &d.PoolSize }},
+		{"sandbox", Text, Works, "microvm, firecracker, qemu, os or none (default microvm)", func(d *draft) any { return &d.sandbox }},
+		{"no_sandbox", Bool, Works, `true is the same as "sandbox": "none"`, func(d *draft) any { return &d.noSandbox }},
+		{"agent_path", Text, Works, "the nex-agent binary (default: beside nex, then in PATH)", func(d *draft) any { return &d.AgentPath }},
+		{"agent_handshake_timeout_ms", Milliseconds, Works, "how long a started agent may take to say hello (default 5000)", func(d *draft) any { return (*milliseconds)(&d.HandshakeTimeout) }},
+		{"agent_ping_timeout_ms", Milliseconds, Later, "how long an agent may take to answer a ping", nil},
+		{"machine_template.vcpu_count", Natural, Later, "virtual CPUs of a machine", nil},
+		{"machine_template.memsize_mib", Natural, Later, "memory of a machine in MiB", nil},
+		{"rate_limiters", Object, Later, "bandwidth and operations of a machine's devices", nil},
+		{"rate_limiters.bandwidth.one_time_burst", Natural, Later, "bytes beyond the rate, once", nil},
+		{"rate_limiters.bandwidth.refill_time", Natural, Later, "milliseconds in which size is refilled", nil},
+		{"rate_limiters.bandwidth.size", Natural, Later, "bytes per refill time", nil},
+		{"rate_limiters.iops.one_time_burst", Natural, Later, "operations beyond the rate, once", nil},
+		{"rate_limiters.iops.refill_time", Natural, Later, "milliseconds in which size is refilled", nil},
+		{"rate_limiters.iops.size", Natural, Later, "operations per refill time", nil},
+		{"bin_path", Texts, Later, "directories where programs are looked for", nil},
+		{"default_resource_dir", Text, Later, "directory of kernel and root file system", nil},
+		{"kernel_filepath", Text, Later, "kernel of a microVM", nil},
+		{"rootfs_filepath", Text, Later, "root file system of a microVM", nil},
+		{"kernel_file", Text, Alias, "kernel_filepath", nil},
+		{"kernel_path", Text, Alias, "kernel_filepath", nil},
+		{"rootfs_file", Text, Alias, "rootfs_filepath", nil},
+		{"rootfs_path", Text, Alias, "rootfs_filepath", nil},
+
+		// Network of the machines
+		{"cni.bin_path", Texts, Later, "directories of the CNI plugins", nil},
+		{"cni.interface_name", Text, Later, "network interface inside a microVM", nil},
+		{"cni.network_name", Text, Later, "name of the CNI configuration", nil},
+		{"cni.subnet", Text, Later, "network of the microVMs, as in 192.168.127.0/24", nil},
+		{"cni.nameservers", Texts, Later, "name servers of the microVMs", nil},
+		{"internal_node_host", Text, Never, "node and agents talk over a private stream, there is no internal NATS", nil},
+		{"internal_node_port", Natural, Never, "node and agents talk over a private stream, there is no internal NATS", nil},
+		{"preserve_network", Bool, Never, "a network reset removes only what the node made", nil},
+
+		// What the node takes
+		{"workload_types", Texts, Works, "native, v8, wasm (default all)", func(d *draft) any { return &d.WorkloadTypes }},
+		{"valid_issuers", Texts, Works, "public nkeys whose workloads are taken (default any)", func(d *draft) any { return &d.ValidIssuers }},
+		{"requester_public_keys", Texts, Alias, "valid_issuers", nil},
+		{"deny_trigger_subjects", Texts, Works, "subjects that no trigger may overlap, besides $SYS.>, $JS.>, $NEX.>, _INBOX.>", func(d *draft) any { return &d.DenyTriggerSubjects }},
+		{"function_timeout_ms", Milliseconds, Works, "how long one function call may take (default 4000)", func(d *draft) any { return (*milliseconds)(&d.FunctionTimeout) }},
+		{"node_limits.max_workloads", Natural, Works, "workloads at once (default 0, unlimited)", func(d *draft) any { return &d.Limits.MaxWorkloads }},
+		{"node_limits.max_total_bytes", Natural, Works, "artifact bytes of all workloads together (default 0, unlimited)", func(d *draft) any { return &d.Limits.MaxTotalBytes }},
+		{"node_limits.max_workload_bytes", Natural, Works, "artifact bytes of one workload (default 0, unlimited)", func(d *draft) any { return &d.Limits.MaxWorkloadBytes }},
+
+		// The node itself
+		{"tags", TextMap, Works, "labels of this node; node_name is its name", func(d *draft) any { return &d.Tags }},
+		{"state_dir", Text, Works, "directory of the node's identity and records", func(d *draft) any { return &d.StateDir }},
+		{"pid_filepath", Text, Later, "file that holds the node's process id", nil},
+		{"public_nats_server", Free, Later, "options of a NATS server to start with the node", nil},
+		{"otlp_exporter_url", Text, Later, "host:port that traces are sent to", nil},
+		{"otel_metrics", Bool, Later, "collect metrics", nil},
+		{"otel_metrics_port", Natural, Later, "port of the metrics endpoint", nil},
+		{"otel_metrics_exporter", Text, Later, "file or prometheus", nil},
+		{"otel_traces", Bool, Later, "collect traces", nil},
+		{"otel_traces_exporter", Text, Later, "file, grpc or http", nil},
+
+		// Workloads started with the node
+		{"autostart", Object, Later, "workloads to start with the node", nil},
+		{"autostart.workloads[].name", Text, Later, "", nil},
+		{"autostart.workloads[].namespace", Text, Later, "", nil},
+		{"autostart.workloads[].argv", Texts, Later, "", nil},
+		{"autostart.workloads[].description", Text, Later, "", nil},
+		{"autostart.workloads[].essential", Bool, Later, "", nil},
+		{"autostart.workloads[].type", Text, Later, "", nil},
+		{"autostart.workloads[].location", Text, Later, "", nil},
+		{"autostart.workloads[].jsdomain", Text, Later, "", nil},
+		{"autostart.workloads[].environment", TextMap, Later, "", nil},
+		{"autostart.workloads[].trigger_subjects", Texts, Later, "", nil},
+
+		// Services that the node offers to functions
+		{"host_services", Object, Later, "services that the node offers to functions", nil},
+		{"host_services.nats_url", Text, Later, "NATS server behind the services (default: the node's)", nil},
+		{"host_services.nats_user_jwt", Text, Later, "", nil},
+		{"host_services.nats_user_seed", Text, Later, "", nil},
+		{"host_services.services.http.enabled", Bool, Later, "", nil},
+		{"host_services.services.http.config", Free, Later, "", nil},
+		{"host_services.services.kv.enabled", Bool, Later, "", nil},
+		{"host_services.services.kv.config", Free, Later, "", nil},
+		{"host_services.services.messaging.enabled", Bool, Later, "", nil},
+		{"host_services.services.messaging.config", Free, Later, "", nil},
+		{"host_services.services.objectstore.enabled", Bool, Later, "", nil},
+		{"host_services.services.objectstore.config", Free, Later, "", nil},
+	}
+}
+
+// WriteReference prints the table of all keys for people to read.
+func WriteReference(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "KEY\tTYPE\tEFFECT\tNOTE")
+	for _, k := range Keys() {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", k.Path, k.Kind, k.Status, k.Note)
+	}
+	return t.Flush()
+}
+

@@ -1,0 +1,189 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"nex"
+)
+
+// Sink takes what one workload says unasked. Its functions run on the link's
+// reader: they must return soon and must not call the Client.
+type Sink struct {
+	Log    func(level slog.Level, text string)
+	Exited func(Exit) // at most once
+}
+
+// Client is the node's end of a link whose agent has said hello.
+type Client struct {
+	link  *link
+	hello Hello
+
+	mu    sync.Mutex
+	sinks map[string]Sink // by workload id
+}
+
+// Greet takes the node's end of a new link, waits for the agent's hello and
+// returns a Client that is ready for calls. It owns conn from then on, and
+// closes it on error.
+func Greet(ctx context.Context, conn net.Conn) (*Client, error) {
+	c := &Client{sinks: map[string]Sink{}}
+	c.link = newLink(conn, c)
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }) // fails only on a closed conn
+	hello, err := readHello(c.link)
+	if !stop() && err != nil {
+		err = fmt.Errorf("wait for the agent's hello: %w", ctx.Err())
+	}
+	if err == nil {
+		err = conn.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	c.hello = hello
+	c.link.start()
+	return c, nil
+}
+
+func readHello(l *link) (Hello, error) {
+	f, err := readFrame(l.r)
+	if errors.Is(err, io.EOF) {
+		return Hello{}, errors.New("the agent ended before it said hello")
+	}
+	if err != nil {
+		return Hello{}, fmt.Errorf("read the agent's hello: %w", err)
+	}
+	var h Hello
+	if f.kind != kindHello || f.more || json.Unmarshal(f.body, &h) != nil {
+		return Hello{}, fmt.Errorf("%w: the agent did not begin with a hello", errFrame)
+	}
+	if h.Protocol != Protocol {
+		return Hello{}, fmt.Errorf("agent %q speaks link protocol %d, this node %d: install nex and nex-agent of one version", h.Version, h.Protocol, Protocol)
+	}
+	return h, nil
+}
+
+// Hello is what the agent said of itself.
+func (c *Client) Hello() Hello { return c.hello }
+
+// Deploy sends the artifact and has the agent load the workload. When it
+// returns nil the workload takes triggers, or runs if it is a service. The
+// sink may be called before Deploy returns.
+func (c *Client) Deploy(ctx context.Context, d Deploy, artifact io.Reader, sink Sink) error {
+	c.mu.Lock()
+	c.sinks[d.ID] = sink
+	c.mu.Unlock()
+	err := c.deploy(ctx, d, artifact)
+	if err != nil {
+		c.forget(d.ID)
+	}
+	return err
+}
+
+func (c *Client) deploy(ctx context.Context, d Deploy, artifact io.Reader) error {
+	head := encodePut(d.ID)
+	piece := make([]byte, maxFrame-len(head))
+	for {
+		n, err := io.ReadFull(artifact, piece)
+		if n > 0 {
+			if _, err := c.link.call(ctx, head, piece[:n], false); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read artifact: %w", err)
+		}
+	}
+	body, err := encodeJSON(byte(methodDeploy), d)
+	if err != nil {
+		return err
+	}
+	_, err = c.link.call(ctx, body, nil, false)
+	return err
+}
+
+// Undeploy ends a workload; services are really gone when it returns nil.
+func (c *Client) Undeploy(ctx context.Context, id string) error {
+	defer c.forget(id)
+	_, err := c.link.call(ctx, []byte{byte(methodUndeploy)}, []byte(id), false)
+	return err
+}
+
+func (c *Client) forget(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.sinks, id)
+}
+
+// Invoke runs a function once and waits for its answer or ctx. The agent stops
+// the function after t.Timeout, so ctx should end a little later; an agent that
+// does not react to either loses its link, so that no runaway goes on.
+func (c *Client) Invoke(ctx context.Context, t Trigger) (Result, error) {
+	data, err := c.link.call(ctx, encodeTrigger(t), t.Payload, true)
+	if err != nil {
+		return Result{}, err
+	}
+	r, err := decodeResult(data)
+	if err != nil {
+		c.link.fail(err)
+	}
+	return r, err
+}
+
+// Done is closed when the link has ended, by whichever end.
+func (c *Client) Done() <-chan struct{} { return c.link.done }
+
+// Err tells why the link ended, nil while it has not.
+func (c *Client) Err() error { return c.link.cause() }
+
+// Close ends the link and waits for everything it started.
+func (c *Client) Close() { c.link.close() }
+
+func (c *Client) serve(context.Context, method, []byte) (head, reply []byte, err error) {
+	return nil, nil, nex.Errorf(nex.Unsupported, "this node has no calls for agents")
+}
+
+func (c *Client) notice(body []byte) error {
+	if len(body) == 0 {
+		return fmt.Errorf("%w: empty notice", errMessage)
+	}
+	switch body[0] {
+	case topicLog:
+		id, level, text, err := decodeLog(body[1:])
+		if sink, ok := c.sink(id); ok && err == nil {
+			sink.Log(level, text)
+		}
+		return err
+	case topicExit:
+		var n exitNotice
+		if err := json.Unmarshal(body[1:], &n); err != nil {
+			return fmt.Errorf("%w: %v", errMessage, err)
+		}
+		sink, ok := c.sink(n.ID)
+		c.forget(n.ID)
+		if ok {
+			sink.Exited(n.Exit)
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: notice of topic %d", errMessage, body[0])
+}
+
+// sink finds who listens to a workload; what a guest says of ids that were
+// never deployed on it is dropped.
+func (c *Client) sink(id string) (Sink, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, ok := c.sinks[id]
+	return s, ok
+}

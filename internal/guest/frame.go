@@ -1,0 +1,109 @@
+package guest
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Sizes of the link, in bytes.
+const (
+	headerSize = 12
+	// maxFrame is the largest body of one frame; longer messages travel in
+	// several, so that they do not hold up short ones.
+	maxFrame = 256 << 10
+	// MaxMessage is the largest call or reply: the largest NATS payload
+	// and room for its headers.
+	MaxMessage = 65 << 20
+)
+
+// kind says what a frame is part of.
+type kind uint8
+
+const (
+	kindHello   kind = 1 + iota // agent to node, first and once
+	kindCall                    // a question; the body's first byte is the method
+	kindReply                   // the answer to the call of the same id
+	kindFailure                 // the other answer: code and text
+	kindCancel                  // the caller no longer waits; no body
+	kindNotice                  // no answer wanted; the body's first byte is the topic
+	kindEnd                     // one past the last
+)
+
+const flagMore = 1 // further frames of the same kind and id follow
+
+// frame is one unit on the wire:
+//
+//	0  uint32  length of the body, big endian
+//	4  uint8   kind
+//	5  uint8   flags
+//	6  uint16  zero
+//	8  uint32  id of the call, 0 for hello and notices
+//	12 body
+//
+// The body is written in two parts so that payloads need not be copied behind
+// their method's fields.
+type frame struct {
+	kind       kind
+	more       bool
+	id         uint32
+	head, body []byte
+}
+
+var errFrame = errors.New("malformed frame")
+
+func writeFrame(w *bufio.Writer, f frame) error {
+	var h [headerSize]byte
+	binary.BigEndian.PutUint32(h[0:], uint32(len(f.head)+len(f.body)))
+	h[4] = byte(f.kind)
+	if f.more {
+		h[5] = flagMore
+	}
+	binary.BigEndian.PutUint32(h[8:], f.id)
+	for _, part := range [][]byte{h[:], f.head, f.body} {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readFrame returns io.EOF between frames only; everything it does not
+// understand is an error, never skipped.
+func readFrame(r *bufio.Reader) (frame, error) {
+	h, err := r.Peek(headerSize)
+	if err != nil {
+		if len(h) > 0 && errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return frame{}, err
+	}
+	n := binary.BigEndian.Uint32(h[0:])
+	f := frame{kind: kind(h[4]), more: h[5] == flagMore, id: binary.BigEndian.Uint32(h[8:])}
+	if n > maxFrame || f.kind == 0 || f.kind >= kindEnd || h[5]&^flagMore != 0 || h[6] != 0 || h[7] != 0 {
+		return frame{}, fmt.Errorf("%w: % x", errFrame, h)
+	}
+	if _, err := r.Discard(headerSize); err != nil {
+		return frame{}, err
+	}
+	f.body = make([]byte, n)
+	if _, err := io.ReadFull(r, f.body); err != nil {
+		return frame{}, fmt.Errorf("read frame body: %w", io.ErrUnexpectedEOF)
+	}
+	return f, nil
+}
+
+// split cuts a message into frames.
+func split(k kind, id uint32, head, body []byte) []frame {
+	first := min(len(body), maxFrame-len(head))
+	frames := []frame{{kind: k, id: id, head: head, body: body[:first]}}
+	for body = body[first:]; len(body) > 0; {
+		n := min(len(body), maxFrame)
+		frames[len(frames)-1].more = true
+		frames = append(frames, frame{kind: k, id: id, body: body[:n]})
+		body = body[n:]
+	}
+	return frames
+}

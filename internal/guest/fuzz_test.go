@@ -1,0 +1,77 @@
+package guest
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// FuzzReadFrame checks that what is read is what would be written.
+func FuzzReadFrame(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 2, 2, 1, 0, 0, 0, 0, 0, 9, 'h', 'i'})
+	f.Add([]byte{255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := bufio.NewReader(bytes.NewReader(data))
+		fr, err := readFrame(r)
+		if err != nil {
+			return
+		}
+		var out bytes.Buffer
+		w := bufio.NewWriter(&out)
+		if err := errors.Join(writeFrame(w, fr), w.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.HasPrefix(data, out.Bytes()) {
+			t.Fatalf("% x was read and written as % x", data, out.Bytes())
+		}
+	})
+}
+
+// FuzzDecode feeds every message decoder.
+func FuzzDecode(f *testing.F) {
+	f.Add(encodeTrigger(Trigger{ID: "w", Subject: "s", Reply: "r", Header: map[string][]string{"k": {"v"}}})[1:])
+	f.Add(encodeLog("w", 4, "text")[1:])
+	f.Add(encodeFailure(io.EOF))
+	f.Add(encodePut("w")[1:])
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if tr, err := decodeTrigger(data); err == nil && tr.Timeout < 0 {
+			t.Errorf("timeout %d", tr.Timeout)
+		}
+		_, _ = decodeResult(data)
+		_, _, _, _ = decodeLog(data)
+		_, _, _ = decodePut(data)
+		if decodeFailure(data) == nil {
+			t.Error("a failure decoded to no error")
+		}
+	})
+}
+
+// FuzzLink plays an agent that sends arbitrary bytes after its hello.
+func FuzzLink(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 1, 6, 0, 0, 0, 0, 0, 0, 0, 1})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		near, far := net.Pipe()
+		go func() {
+			_, _ = io.Copy(io.Discard, far)
+		}()
+		go func() {
+			_, _ = far.Write(append([]byte{0, 0, 0, 14, 1, 0, 0, 0, 0, 0, 0, 0}, `{"protocol":1}`...))
+			_, _ = far.Write(data)
+			_ = far.Close()
+		}()
+		c, err := Greet(t.Context(), near)
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-c.Done():
+		case <-time.After(10 * time.Second):
+			t.Fatal("the link outlived its stream")
+		}
+		c.Close()
+	})
+}

@@ -1,0 +1,353 @@
+// Package guest is the guest link: the one ordered duplex byte stream between
+// a node and the agent in one machine. It owns the frames, the calls in both
+// directions and the messages they carry, with a [Client] for the node's end
+// and a [Server] for the agent's.
+//
+// Who is at the other end is known from the stream alone. The node takes every
+// byte of it as hostile: what is malformed, out of turn or over a limit ends
+// the link with an error, and never more than MaxMessage bytes a call are held.
+//
+// All types are safe for concurrent use. The package knows nothing of NATS or
+// of how a stream came to be.
+package guest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"nex"
+)
+
+const (
+	// maxCalls is how many calls may be in flight in one direction.
+	maxCalls = 4096
+	// queued is how many frames may wait for the writer; senders block
+	// beyond it.
+	queued = 64
+	// hangAfter is how long the other end may take to answer a call that was
+	// cancelled before the link counts as hung.
+	hangAfter = 2 * time.Second
+)
+
+// ErrClosed is the end of a link that this side closed.
+var ErrClosed = errors.New("guest link closed")
+
+// errHung ends a link whose other end does not stop code that should be
+// stopped.
+var errHung = errors.New("guest does not answer cancelled calls")
+
+// method names what a call asks for.
+type method uint8
+
+// peer is what a link does with what comes in. Serve runs on a goroutine of
+// its own per call; notice runs on the reader and must not block for long.
+type peer interface {
+	serve(ctx context.Context, m method, body []byte) (head, reply []byte, err error)
+	notice(body []byte) error
+}
+
+// link is one end of the stream.
+type link struct {
+	conn net.Conn
+	r    *bufio.Reader
+	peer peer
+
+	out  chan frame
+	done chan struct{} // closed when the link has ended
+	wg   sync.WaitGroup
+
+	mu      sync.Mutex
+	err     error                         // why the link ended
+	lastID  uint32                        // of our calls
+	pending map[uint32]*pendingCall       // ours
+	serving map[uint32]context.CancelFunc // theirs
+	parts   map[partKey][]byte            // unfinished messages
+	held    int                           // bytes in parts
+}
+
+type partKey struct {
+	kind kind
+	id   uint32
+}
+
+type pendingCall struct {
+	reply chan answer // buffered, written once
+	hung  *time.Timer // set once the caller gave up
+}
+
+type answer struct {
+	data []byte
+	err  error
+}
+
+func newLink(conn net.Conn, p peer) *link {
+	return &link{
+		conn: conn, r: bufio.NewReaderSize(conn, 64<<10), peer: p,
+		out: make(chan frame, queued), done: make(chan struct{}),
+		pending: map[uint32]*pendingCall{}, serving: map[uint32]context.CancelFunc{}, parts: map[partKey][]byte{},
+	}
+}
+
+// start runs the reader and the writer.
+func (l *link) start() {
+	l.wg.Go(l.read)
+	l.wg.Go(l.write)
+}
+
+// fail ends the link for a reason, once. It does not wait.
+func (l *link) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return
+	}
+	l.err = err
+	close(l.done)
+	_ = l.conn.Close() // the link is over; there is nobody to tell
+	for _, c := range l.pending {
+		if c.hung != nil {
+			c.hung.Stop()
+		}
+		c.reply <- answer{err: nex.Errorf(nex.Unavailable, "the machine running this workload was lost")}
+	}
+	clear(l.pending)
+	for _, cancel := range l.serving {
+		cancel()
+	}
+}
+
+// close ends the link and waits for everything it started.
+func (l *link) close() {
+	l.fail(ErrClosed)
+	l.wg.Wait()
+}
+
+// cause returns why the link ended, nil while it has not.
+func (l *link) cause() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+func (l *link) write() {
+	w := bufio.NewWriterSize(l.conn, 64<<10)
+	for {
+		select {
+		case <-l.done:
+			return
+		case f := <-l.out:
+			if err := l.writeBatch(w, f); err != nil {
+				l.fail(fmt.Errorf("write to guest link: %w", err))
+				return
+			}
+		}
+	}
+}
+
+// writeBatch writes f and what else is waiting, then flushes once.
+func (l *link) writeBatch(w *bufio.Writer, f frame) error {
+	for {
+		if err := writeFrame(w, f); err != nil {
+			return err
+		}
+		select {
+		case f = <-l.out:
+		default:
+			return w.Flush()
+		}
+	}
+}
+
+// send queues a message and blocks while the queue is full.
+func (l *link) send(ctx context.Context, k kind, id uint32, head, body []byte) error {
+	if len(head)+len(body) > MaxMessage {
+		return nex.Errorf(nex.Invalid, "message of %d bytes is over the limit of %d", len(head)+len(body), MaxMessage)
+	}
+	for i, f := range split(k, id, head, body) {
+		select {
+		case l.out <- f:
+		case <-l.done:
+			return l.cause()
+		case <-ctx.Done():
+			if i > 0 { // a half-sent message cannot be taken back
+				l.fail(fmt.Errorf("send on guest link: %w", ctx.Err()))
+			}
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// call asks the other end and waits for the answer or ctx. With hangs set,
+// the link ends if the other end ignores that the caller gave up.
+func (l *link) call(ctx context.Context, head, body []byte, hangs bool) ([]byte, error) {
+	c := &pendingCall{reply: make(chan answer, 1)}
+	id, err := l.register(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.send(ctx, kindCall, id, head, body); err != nil {
+		l.forget(id)
+		return nil, err
+	}
+	select {
+	case a := <-c.reply:
+		return a.data, a.err
+	case <-ctx.Done():
+	}
+	l.abandon(id, hangs)
+	select {
+	case a := <-c.reply: // it came at the same moment
+		return a.data, a.err
+	default:
+		return nil, ctx.Err()
+	}
+}
+
+func (l *link) register(c *pendingCall) (uint32, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return 0, nex.Errorf(nex.Unavailable, "the machine running this workload was lost")
+	}
+	if len(l.pending) >= maxCalls {
+		return 0, nex.Errorf(nex.Overloaded, "%d calls are in flight to this machine", maxCalls)
+	}
+	for {
+		l.lastID++
+		if _, taken := l.pending[l.lastID]; !taken && l.lastID != 0 {
+			l.pending[l.lastID] = c
+			return l.lastID, nil
+		}
+	}
+}
+
+func (l *link) forget(id uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.pending, id)
+}
+
+// abandon tells the other end to stop a call and keeps its id reserved until
+// the answer is in.
+func (l *link) abandon(id uint32, hangs bool) {
+	l.mu.Lock()
+	c := l.pending[id]
+	if c != nil && hangs {
+		c.hung = time.AfterFunc(hangAfter, func() { l.fail(errHung) })
+	}
+	l.mu.Unlock()
+	if c == nil {
+		return
+	}
+	select { // a full queue loses the hint only: calls carry their deadline
+	case l.out <- frame{kind: kindCancel, id: id}:
+	default:
+	}
+}
+
+func (l *link) read() {
+	for {
+		f, err := readFrame(l.r)
+		if err == nil {
+			err = l.take(f)
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the other end closed the guest link")
+			}
+			l.fail(err)
+			return
+		}
+	}
+}
+
+// take handles one frame; an error ends the link.
+func (l *link) take(f frame) error {
+	switch f.kind {
+	case kindNotice:
+		if f.more || f.id != 0 {
+			return fmt.Errorf("%w: notice in parts", errFrame)
+		}
+		return l.peer.notice(f.body)
+	case kindCancel:
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if cancel := l.serving[f.id]; cancel != nil {
+			cancel()
+		}
+		return nil
+	case kindCall, kindReply, kindFailure:
+		return l.assemble(f)
+	}
+	return fmt.Errorf("%w: kind %d out of turn", errFrame, f.kind)
+}
+
+// assemble collects the frames of one message and passes it on when whole.
+func (l *link) assemble(f frame) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, waiting := l.pending[f.id]; f.kind != kindCall && !waiting {
+		return fmt.Errorf("%w: answer to call %d, which nobody made", errFrame, f.id)
+	}
+	key := partKey{f.kind, f.id}
+	part, partial := l.parts[key]
+	if partial || f.more {
+		if l.held += len(f.body); l.held > 2*MaxMessage || len(part)+len(f.body) > MaxMessage {
+			return fmt.Errorf("%w: message of call %d is too large", errFrame, f.id)
+		}
+		part = append(part, f.body...)
+		if f.more {
+			l.parts[key] = part
+			return nil
+		}
+		delete(l.parts, key)
+		l.held -= len(part)
+		f.body = part
+	}
+	if f.kind == kindCall {
+		return l.acceptLocked(f)
+	}
+	c := l.pending[f.id]
+	delete(l.pending, f.id)
+	if c.hung != nil {
+		c.hung.Stop()
+	}
+	a := answer{data: f.body}
+	if f.kind == kindFailure {
+		a = answer{err: decodeFailure(f.body)}
+	}
+	c.reply <- a
+	return nil
+}
+
+// acceptLocked serves a call of the other end.
+func (l *link) acceptLocked(f frame) error {
+	if _, taken := l.serving[f.id]; taken || f.id == 0 || len(f.body) == 0 || len(l.serving) >= maxCalls || l.err != nil {
+		return fmt.Errorf("%w: call %d", errFrame, f.id)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.serving[f.id] = cancel
+	l.wg.Go(func() {
+		head, reply, err := l.peer.serve(ctx, method(f.body[0]), f.body[1:])
+		cancel()
+		l.mu.Lock()
+		delete(l.serving, f.id)
+		l.mu.Unlock()
+		k := kindReply
+		if err != nil {
+			k, head, reply = kindFailure, nil, encodeFailure(err)
+		}
+		if err := l.send(context.Background(), k, f.id, head, reply); err != nil && l.cause() == nil {
+			// The answer is too large to send; the caller still gets one.
+			_ = l.send(context.Background(), kindFailure, f.id, nil, encodeFailure(err)) // fails only when the link ends
+		}
+	})
+	return nil
+}

@@ -1,0 +1,213 @@
+package guest
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"nex"
+)
+
+// Protocol is the version of the link that both ends must share.
+const Protocol = 1
+
+// Methods a node calls on an agent.
+const (
+	methodPut      method = 1 + iota // a piece of a workload's artifact
+	methodDeploy                     // JSON of Deploy
+	methodInvoke                     // see encodeTrigger
+	methodUndeploy                   // a workload id
+)
+
+// Topics of an agent's notices.
+const (
+	topicLog  = 1 + iota // see encodeLog
+	topicExit            // JSON of exitNotice
+)
+
+// Hello is the first thing an agent says.
+type Hello struct {
+	Protocol int                `json:"protocol"`
+	Version  string             `json:"version"` // the agent's build
+	Types    []nex.WorkloadType `json:"types"`   // what it can run
+}
+
+// Deploy asks an agent to load a workload whose artifact it has been sent.
+type Deploy struct {
+	ID          string            `json:"id"`
+	Namespace   string            `json:"namespace"`
+	Name        string            `json:"name"`
+	File        string            `json:"file"` // the artifact's name in error texts
+	Type        nex.WorkloadType  `json:"type"`
+	SHA256      string            `json:"sha256"` // of the artifact, lowercase hex
+	Argv        []string          `json:"argv,omitempty"`
+	Environment map[string]string `json:"environment,omitempty"`
+	Static      bool              `json:"static,omitempty"` // refuse dynamically linked executables
+}
+
+// Trigger is one message for a function.
+type Trigger struct {
+	ID      string // the workload
+	Subject string // concrete
+	Reply   string
+	Header  map[string][]string
+	Payload []byte
+	Timeout time.Duration // how long the function may take, counted by the agent
+}
+
+// Result is a function's answer.
+type Result struct {
+	Payload []byte
+	Elapsed time.Duration // spent in the function, as the agent measured it
+}
+
+// Exit tells how a service ended.
+type Exit struct {
+	Code    int    `json:"code"` // exit status, -1 for a signal
+	Message string `json:"message"`
+}
+
+type exitNotice struct {
+	ID string `json:"id"`
+	Exit
+}
+
+// errMessage is what a decoder says of bytes it does not understand.
+var errMessage = errors.New("malformed message")
+
+// maxText bounds texts a guest sends that end up in memory or logs, in bytes.
+const maxText = 64 << 10
+
+// appendText writes a text with its length before it.
+func appendText(b []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+}
+
+// scanner reads the fields of a message; the first error sticks.
+type scanner struct {
+	rest []byte
+	err  error
+}
+
+func (s *scanner) take(n int) []byte {
+	if s.err != nil || n < 0 || n > len(s.rest) {
+		s.err = errMessage
+		return nil
+	}
+	b := s.rest[:n]
+	s.rest = s.rest[n:]
+	return b
+}
+
+func (s *scanner) uint32() int {
+	if b := s.take(4); b != nil {
+		return int(binary.BigEndian.Uint32(b))
+	}
+	return 0
+}
+
+func (s *scanner) uint64() uint64 {
+	if b := s.take(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (s *scanner) text() string { return string(s.take(s.uint32())) }
+
+// encodeTrigger returns what goes before the payload: the method, the timeout
+// in nanoseconds, the texts and the headers.
+func encodeTrigger(t Trigger) []byte {
+	b := make([]byte, 0, 64+len(t.ID)+len(t.Subject)+len(t.Reply))
+	b = append(b, byte(methodInvoke))
+	b = binary.BigEndian.AppendUint64(b, uint64(max(t.Timeout, 0)))
+	b = appendText(b, t.ID)
+	b = appendText(b, t.Subject)
+	b = appendText(b, t.Reply)
+	n := 0
+	for _, values := range t.Header {
+		n += len(values)
+	}
+	b = binary.BigEndian.AppendUint32(b, uint32(n))
+	for key, values := range t.Header {
+		for _, v := range values {
+			b = appendText(appendText(b, key), v)
+		}
+	}
+	return b
+}
+
+func decodeTrigger(body []byte) (Trigger, error) {
+	s := scanner{rest: body}
+	var t Trigger
+	t.Timeout = time.Duration(s.uint64() & (1<<63 - 1))
+	t.ID, t.Subject, t.Reply = s.text(), s.text(), s.text()
+	for n := s.uint32(); n > 0 && s.err == nil; n-- {
+		if t.Header == nil {
+			t.Header = map[string][]string{}
+		}
+		key := s.text()
+		t.Header[key] = append(t.Header[key], s.text())
+	}
+	t.Payload = s.rest
+	return t, s.err
+}
+
+func encodeResult(r Result) (head, payload []byte) {
+	return binary.BigEndian.AppendUint64(nil, uint64(r.Elapsed)), r.Payload
+}
+
+func decodeResult(body []byte) (Result, error) {
+	s := scanner{rest: body}
+	elapsed := time.Duration(s.uint64() & (1<<63 - 1))
+	return Result{Payload: s.rest, Elapsed: elapsed}, s.err
+}
+
+func encodeFailure(err error) []byte {
+	return append(appendText(nil, string(nex.CodeOf(err))), err.Error()...)
+}
+
+// decodeFailure always returns an error with a code; texts are cut to a sane
+// length.
+func decodeFailure(body []byte) error {
+	s := scanner{rest: body}
+	code := s.text()
+	if s.err != nil || code == "" {
+		return nex.Errorf(nex.Internal, "the agent failed without a reason")
+	}
+	return &nex.Error{Code: nex.Code(code), Message: string(s.rest[:min(len(s.rest), maxText)])}
+}
+
+func encodeLog(id string, level slog.Level, text string) []byte {
+	b := append([]byte{topicLog}, byte(int8(max(-128, min(127, level)))))
+	return append(appendText(b, id), text[:min(len(text), maxText)]...)
+}
+
+func decodeLog(body []byte) (id string, level slog.Level, text string, err error) {
+	s := scanner{rest: body}
+	if b := s.take(1); b != nil {
+		level = slog.Level(int8(b[0]))
+	}
+	id = s.text()
+	return id, level, string(s.rest[:min(len(s.rest), maxText)]), s.err
+}
+
+// encodePut returns what goes before a piece of an artifact.
+func encodePut(id string) []byte { return appendText([]byte{byte(methodPut)}, id) }
+
+func decodePut(body []byte) (id string, piece []byte, err error) {
+	s := scanner{rest: body}
+	id = s.text()
+	return id, s.rest, s.err
+}
+
+func encodeJSON(first byte, v any) ([]byte, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode message: %w", err)
+	}
+	return append([]byte{first}, data...), nil
+}

@@ -1,0 +1,115 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"nex"
+)
+
+// Handler is what an agent does when its node calls. Methods run on their own
+// goroutine each; ctx ends when the node gives up the call or the link is
+// lost.
+type Handler interface {
+	// Put appends a piece to the artifact of a workload to come.
+	Put(ctx context.Context, id string, piece []byte) error
+	Deploy(ctx context.Context, d Deploy) error
+	// Invoke runs a function; ctx carries the call's deadline.
+	Invoke(ctx context.Context, t Trigger) (Result, error)
+	Undeploy(ctx context.Context, id string) error
+}
+
+// Server is the agent's end of a link.
+type Server struct {
+	link    *link
+	handler Handler
+}
+
+// Serve says hello on the agent's end of a new link and serves calls from
+// then on. It owns conn.
+func Serve(conn net.Conn, hello Hello, h Handler) (*Server, error) {
+	hello.Protocol = Protocol
+	body, err := json.Marshal(hello)
+	if err != nil {
+		return nil, fmt.Errorf("encode hello: %w", err)
+	}
+	s := &Server{handler: h}
+	s.link = newLink(conn, s)
+	s.link.out <- frame{kind: kindHello, body: body}
+	s.link.start()
+	return s, nil
+}
+
+// Log passes on what a workload printed. It blocks while the link is full and
+// is silent when the link has ended.
+func (s *Server) Log(id string, level slog.Level, text string) {
+	_ = s.link.send(context.Background(), kindNotice, 0, encodeLog(id, level, text), nil) // fails only when the link ends
+}
+
+// Exited tells that a service ended by itself.
+func (s *Server) Exited(id string, e Exit) error {
+	body, err := encodeJSON(topicExit, exitNotice{ID: id, Exit: e})
+	if err != nil {
+		return err
+	}
+	return s.link.send(context.Background(), kindNotice, 0, body, nil)
+}
+
+// Done is closed when the link has ended, by whichever end.
+func (s *Server) Done() <-chan struct{} { return s.link.done }
+
+// Err tells why the link ended, nil while it has not.
+func (s *Server) Err() error { return s.link.cause() }
+
+// Close ends the link and waits for the calls being served.
+func (s *Server) Close() { s.link.close() }
+
+func (s *Server) serve(ctx context.Context, m method, body []byte) (head, reply []byte, err error) {
+	switch m {
+	case methodPut:
+		id, piece, err := decodePut(body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, s.handler.Put(ctx, id, piece)
+	case methodDeploy:
+		var d Deploy
+		if err := json.Unmarshal(body, &d); err != nil {
+			return nil, nil, fmt.Errorf("%w: %v", errMessage, err)
+		}
+		return nil, nil, s.handler.Deploy(ctx, d)
+	case methodInvoke:
+		t, err := decodeTrigger(body)
+		if err != nil {
+			return nil, nil, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, t.Timeout)
+		defer cancel()
+		r, err := s.invoke(ctx, t)
+		if err != nil {
+			return nil, nil, err
+		}
+		head, reply = encodeResult(r)
+		return head, reply, nil
+	case methodUndeploy:
+		return nil, nil, s.handler.Undeploy(ctx, string(body))
+	}
+	return nil, nil, nex.Errorf(nex.Unsupported, "this agent has no method %d", m)
+}
+
+func (s *Server) invoke(ctx context.Context, t Trigger) (Result, error) {
+	start := time.Now()
+	r, err := s.handler.Invoke(ctx, t)
+	if err == nil && r.Elapsed == 0 {
+		r.Elapsed = time.Since(start)
+	}
+	return r, err
+}
+
+func (s *Server) notice([]byte) error {
+	return fmt.Errorf("%w: a node sends no notices", errMessage)
+}

@@ -1,0 +1,111 @@
+package wasm
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"nex"
+	"nex/internal/runtime"
+)
+
+// guest is the program in testdata/guest, built once.
+var guest struct {
+	code  []byte
+	cache string // compiled code, shared by the tests
+}
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "wasm-test")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "guest.wasm")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", file, "./testdata/guest")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build guest: %v\n%s", err, out)
+		return 1
+	}
+	if guest.code, err = os.ReadFile(file); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	guest.cache = filepath.Join(dir, "cache")
+	return m.Run()
+}
+
+// behaving returns options for the guest program.
+func behaving(behaviour string) Options {
+	return Options{
+		Name:     "guest.wasm",
+		Code:     guest.code,
+		Env:      map[string]string{"BEHAVIOUR": behaviour},
+		CacheDir: guest.cache,
+		Log:      func(slog.Level, string) {},
+	}
+}
+
+// mustLoad loads a function and closes it when the test is over.
+func mustLoad(t *testing.T, o Options) *Function {
+	t.Helper()
+	f, err := Load(t.Context(), o)
+	if err != nil {
+		t.Fatalf("load: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := f.Close(ctx); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return f
+}
+
+// invoke calls f with a generous deadline.
+func invoke(t *testing.T, f *Function, payload string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	got, err := f.Invoke(ctx, runtime.Trigger{Subject: "test.subject", Payload: []byte(payload)})
+	return string(got), err
+}
+
+// wantError checks the code and the exact text of an error.
+func wantError(t *testing.T, err error, code nex.Code, text string) {
+	t.Helper()
+	if err == nil || nex.CodeOf(err) != code || err.Error() != text {
+		t.Errorf("error %q with code %q, want %q with %q", err, nex.CodeOf(err), text, code)
+	}
+}
+
+// recorder keeps log records.
+type recorder struct {
+	mu      sync.Mutex
+	records []string // guarded by mu
+}
+
+func (r *recorder) log(level slog.Level, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.records = append(r.records, level.String()+" "+text)
+}
+
+func (r *recorder) all() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.records
+}

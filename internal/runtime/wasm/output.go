@@ -1,0 +1,73 @@
+package wasm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+
+	"nex"
+	"nex/internal/runtime"
+)
+
+const (
+	maxReply = 64 << 20 // bytes of standard output
+	maxLine  = 64 << 10 // bytes of one log record; longer lines are split
+	maxLast  = 512      // bytes of standard error in an error text
+)
+
+// reply collects standard output and stops the call when it grows too big.
+type reply struct {
+	buf  bytes.Buffer
+	stop context.CancelCauseFunc
+}
+
+func (r *reply) Write(p []byte) (int, error) {
+	if r.buf.Len()+len(p) > maxReply {
+		r.stop(nex.Errorf(nex.BadReply, "the reply is larger than %s", mebibytes(maxReply)))
+		return 0, errors.New("reply too large")
+	}
+	return r.buf.Write(p)
+}
+
+// lines cuts standard error into log records.
+type lines struct {
+	log  runtime.Log
+	buf  []byte // the line so far
+	last string // the last line that is not blank, shortened
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		n := min(len(rest), maxLine-len(l.buf))
+		if i := bytes.IndexByte(rest[:n], '\n'); i >= 0 {
+			l.buf = append(l.buf, rest[:i]...)
+			rest = rest[i+1:]
+			l.emit()
+			continue
+		}
+		l.buf = append(l.buf, rest[:n]...)
+		rest = rest[n:]
+		if len(l.buf) == maxLine {
+			l.emit()
+		}
+	}
+	return len(p), nil
+}
+
+// flush emits a last line that has no newline.
+func (l *lines) flush() {
+	if len(l.buf) > 0 {
+		l.emit()
+	}
+}
+
+func (l *lines) emit() {
+	text := strings.TrimSuffix(string(l.buf), "\r")
+	l.buf = l.buf[:0]
+	if trimmed := strings.TrimSpace(text); trimmed != "" {
+		l.last = strings.ToValidUTF8(trimmed[:min(len(trimmed), maxLast)], "")
+	}
+	l.log(slog.LevelError, text)
+}
