@@ -101,6 +101,7 @@ type Workload struct {
 	TriggerSubjects []string
 	JSDomain        string
 	FunctionTimeout time.Duration // 0: the node's default
+	SourceName      string        // file name shown in error texts, "" for the object's key
 }
 
 // Deploy signs w and seals its environment for one node, known by its id and
@@ -125,7 +126,7 @@ func (k Keys) Deploy(w Workload, node, xkey string) (DeployRequest, error) {
 		Type: w.Type, Location: w.Location, Description: w.Description, Argv: w.Argv,
 		Essential: w.Essential, WorkloadJWT: token, Environment: env, SenderPublicKey: sender,
 		JSDomain: w.JSDomain, TargetNode: node, TriggerSubjects: w.TriggerSubjects,
-		FunctionTimeoutMS: int(w.FunctionTimeout.Milliseconds()),
+		FunctionTimeoutMS: int(w.FunctionTimeout.Milliseconds()), SourceName: w.SourceName,
 	}, nil
 }
 

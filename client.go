@@ -121,7 +121,7 @@ func ask[Reply any](ctx context.Context, nc *nats.Conn, subject string, body any
 	m, err := nc.RequestWithContext(ctx, subject, data)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
-		return reply, Errorf(NotFound, "no such node: nobody listens on %s (nex node ls shows the nodes)", subject)
+		return reply, Errorf(NoSuchNode, "no such node: nobody listens on %s (nex node ls shows the nodes)", subject)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 		return reply, Errorf(Timeout, "no reply on %s in time", subject)
 	case err != nil:

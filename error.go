@@ -14,7 +14,8 @@ const (
 	Invalid      Code = "invalid"      // the request cannot be understood or contradicts itself
 	Unauthorized Code = "unauthorized" // signature, issuer or claims do not allow it
 	Denied       Code = "denied"       // understood and signed, but this node's policy forbids it
-	NotFound     Code = "not_found"    // no such workload, artifact or node
+	NotFound     Code = "not_found"    // no such workload or artifact
+	NoSuchNode   Code = "no_such_node" // nobody heard the request; made by clients, not by nodes
 	Exhausted    Code = "exhausted"    // a limit of the node is reached
 	LameDuck     Code = "lame_duck"    // the node takes no new work
 	Unsupported  Code = "unsupported"  // this node cannot do that at all
@@ -34,7 +35,7 @@ const (
 // httpStatus gives every code the number that NATS micro clients expect in
 // the Nats-Service-Error-Code header.
 var httpStatus = map[Code]int{
-	Invalid: 400, Unauthorized: 401, Denied: 403, NotFound: 404, Exhausted: 429,
+	Invalid: 400, Unauthorized: 401, Denied: 403, NotFound: 404, NoSuchNode: 404, Exhausted: 429,
 	LameDuck: 503, Unsupported: 501, Unavailable: 503, Internal: 500,
 	Timeout: 504, Exception: 500, OutOfMemory: 507, Overloaded: 503, BadReply: 502,
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
@@ -129,7 +130,7 @@ func NewEvent(namespace, source string, data EventData) (Event, error) {
 	e.SetSource(source)
 	e.SetType(data.EventType())
 	e.SetTime(time.Now().UTC())
-	if namespace != SystemNamespace {
+	if strings.Contains(source, "-") { // as Nex 0.2.7: only what comes from a workload names its namespace
 		e.SetExtension("namespace", namespace)
 	}
 	if err := e.SetData(cloudevents.ApplicationJSON, data); err != nil {

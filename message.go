@@ -69,6 +69,9 @@ type DeployRequest struct {
 	// FunctionTimeoutMS is the deadline of one call in milliseconds; 0 asks
 	// for the node's default. Unknown to Nex 0.2.7.
 	FunctionTimeoutMS int `json:"function_timeout_ms,omitempty"`
+	// SourceName is the artifact's file name as error texts show it, as in
+	// echo.js. Unknown to Nex 0.2.7.
+	SourceName string `json:"source_name,omitempty"`
 }
 
 // DeployReply tells that a workload runs.

@@ -8,12 +8,14 @@
 package config
 
 import (
-	"encoding/json"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"time"
+
+	"nex"
 )
 
 // Sandbox is what a workload's machine is made of.
@@ -38,7 +40,7 @@ type Config struct {
 	// Tags are the operator's labels of this node. Never nil.
 	Tags map[string]string
 	// WorkloadTypes are the types the node accepts: native, v8, wasm. Never empty.
-	WorkloadTypes []string
+	WorkloadTypes []nex.WorkloadType
 	// DenyTriggerSubjects are the subject patterns that no trigger may overlap.
 	// $SYS.>, $JS.>, $NEX.> and _INBOX.> are always among them.
 	DenyTriggerSubjects []string
@@ -78,7 +80,7 @@ func Default() Config {
 		PoolSize:            1,
 		Sandbox:             SandboxMicroVM,
 		Tags:                map[string]string{},
-		WorkloadTypes:       []string{"native", "v8", "wasm"},
+		WorkloadTypes:       []nex.WorkloadType{nex.Native, nex.V8, nex.Wasm},
 		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$NEX.>", "_INBOX.>"},
 		HandshakeTimeout:    5 * time.Second,
 		FunctionTimeout:     4 * time.Second,
@@ -105,7 +107,7 @@ func Parse(data []byte, name string) (Config, []Warning, error) {
 		return Config{}, nil, fmt.Errorf("%s:%w", name, err)
 	}
 	r := reader{into: draft{Config: Default()}, given: map[string]string{}}
-	if err := r.read(schema(), "", json.RawMessage(data)); err != nil {
+	if err := r.read(schema(), "", bytes.TrimSpace(data)); err != nil {
 		return Config{}, nil, fmt.Errorf("%s: %w", name, err)
 	}
 	cfg, err := r.into.finish()

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 )
 
@@ -146,4 +145,3 @@ func WriteReference(w io.Writer) error {
 	}
 	return t.Flush()
 }
-

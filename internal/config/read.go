@@ -32,7 +32,7 @@ func (r *reader) read(p *place, path string, raw json.RawMessage) error {
 	}
 	r.given[setting] = path
 	if !p.Kind.holds(raw) {
-		return fmt.Errorf("%q must be %s, not %s", path, p.Kind, describe(raw))
+		return wrongType(p, path, raw)
 	}
 	if err := r.readChildren(p, path, raw); err != nil {
 		return err
@@ -71,6 +71,14 @@ func (r *reader) warn(path, text string) {
 		return
 	}
 	r.warnings = append(r.warnings, Warning{Key: path, Text: text})
+}
+
+// wrongType is the error for the value raw at path, which p does not hold.
+func wrongType(p *place, path string, raw json.RawMessage) error {
+	if path == "" {
+		return fmt.Errorf("the configuration must be %s, not %s", p.Kind, describe(raw))
+	}
+	return fmt.Errorf("%q must be %s, not %s", path, p.Kind, describe(raw))
 }
 
 // unknown is the error for a key called name that cannot be in p, at path.

@@ -5,15 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 )
 
 // checkSyntax returns an error that begins with line and column when data is
 // not exactly one JSON value in UTF-8 whose objects name every key once.
 func checkSyntax(data []byte) error {
-	if !utf8.Valid(data) {
-		return syntaxError(data, len(strings.ToValidUTF8(string(data), "\x00")), errors.New("not UTF-8"))
+	for i := 0; i < len(data); {
+		r, size := utf8.DecodeRune(data[i:])
+		if r == utf8.RuneError && size == 1 {
+			return syntaxError(data, i, errors.New("not UTF-8"))
+		}
+		i += size
 	}
 	var value json.RawMessage
 	var bad *json.SyntaxError

@@ -52,8 +52,14 @@ func echo(_ context.Context, t guest.Trigger) (guest.Result, error) {
 	return guest.Result{Payload: t.Payload}, nil
 }
 
+type peers struct {
+	*guest.Client
+	server *guest.Server
+	hangUp func() // ends the agent's side
+}
+
 // connect joins a Client and a Server over an in-memory stream.
-func connect(t *testing.T, a *agent) (*guest.Client, *guest.Server) {
+func connect(t *testing.T, a *agent) peers {
 	t.Helper()
 	near, far := net.Pipe()
 	a.artifact = map[string][]byte{}
@@ -66,21 +72,21 @@ func connect(t *testing.T, a *agent) (*guest.Client, *guest.Server) {
 		c, err := guest.Greet(t.Context(), near)
 		ch <- greeted{c, err}
 	}()
-	s, err := guest.Serve(far, guest.Hello{Version: "test", Types: []nex.WorkloadType{nex.V8}}, a)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := guest.NewServer(far, a)
+	served := make(chan error, 1)
+	ctx, hangUp := context.WithCancel(context.Background())
+	go func() { served <- s.Run(ctx, guest.Hello{Version: "test", Types: []nex.WorkloadType{nex.V8}}) }()
 	g := <-ch
 	if g.err != nil {
 		t.Fatal(g.err)
 	}
-	t.Cleanup(func() { g.c.Close(); s.Close() })
-	return g.c, s
+	t.Cleanup(func() { hangUp(); g.c.Close(); <-served })
+	return peers{g.c, s, hangUp}
 }
 
 func TestInvokeCarriesEveryField(t *testing.T) {
 	var got guest.Trigger
-	c, _ := connect(t, &agent{invoke: func(_ context.Context, tr guest.Trigger) (guest.Result, error) {
+	c := connect(t, &agent{invoke: func(_ context.Context, tr guest.Trigger) (guest.Result, error) {
 		got = tr
 		return guest.Result{Payload: []byte("out"), Elapsed: 42}, nil
 	}})
@@ -99,7 +105,7 @@ func TestInvokeCarriesEveryField(t *testing.T) {
 }
 
 func TestLargeAndConcurrentMessages(t *testing.T) {
-	c, _ := connect(t, &agent{invoke: echo})
+	c := connect(t, &agent{invoke: echo})
 	var wg sync.WaitGroup
 	for i := range 64 {
 		wg.Go(func() {
@@ -115,7 +121,7 @@ func TestLargeAndConcurrentMessages(t *testing.T) {
 }
 
 func TestOversizedMessagesAreRefused(t *testing.T) {
-	c, _ := connect(t, &agent{invoke: func(context.Context, guest.Trigger) (guest.Result, error) {
+	c := connect(t, &agent{invoke: func(context.Context, guest.Trigger) (guest.Result, error) {
 		return guest.Result{Payload: make([]byte, guest.MaxMessage+1)}, nil
 	}})
 	if _, err := c.Invoke(t.Context(), guest.Trigger{Payload: make([]byte, guest.MaxMessage+1), Timeout: time.Minute}); nex.CodeOf(err) != nex.Invalid {
@@ -130,7 +136,7 @@ func TestOversizedMessagesAreRefused(t *testing.T) {
 }
 
 func TestFailuresKeepTheirCode(t *testing.T) {
-	c, _ := connect(t, &agent{invoke: func(context.Context, guest.Trigger) (guest.Result, error) {
+	c := connect(t, &agent{invoke: func(context.Context, guest.Trigger) (guest.Result, error) {
 		return guest.Result{}, nex.Errorf(nex.Exception, "Error: boom")
 	}})
 	_, err := c.Invoke(t.Context(), guest.Trigger{Timeout: time.Minute})
@@ -141,7 +147,7 @@ func TestFailuresKeepTheirCode(t *testing.T) {
 }
 
 func TestTimeoutReachesTheHandler(t *testing.T) {
-	c, _ := connect(t, &agent{invoke: func(ctx context.Context, _ guest.Trigger) (guest.Result, error) {
+	c := connect(t, &agent{invoke: func(ctx context.Context, _ guest.Trigger) (guest.Result, error) {
 		<-ctx.Done()
 		return guest.Result{}, nex.Errorf(nex.Timeout, "stopped")
 	}})
@@ -153,7 +159,7 @@ func TestTimeoutReachesTheHandler(t *testing.T) {
 
 func TestCancelReachesTheHandler(t *testing.T) {
 	stopped := make(chan struct{})
-	c, _ := connect(t, &agent{invoke: func(ctx context.Context, _ guest.Trigger) (guest.Result, error) {
+	c := connect(t, &agent{invoke: func(ctx context.Context, _ guest.Trigger) (guest.Result, error) {
 		<-ctx.Done()
 		close(stopped)
 		return guest.Result{}, ctx.Err()
@@ -171,7 +177,7 @@ func TestCancelReachesTheHandler(t *testing.T) {
 
 func TestAgentThatIgnoresCancelLosesItsLink(t *testing.T) {
 	release := make(chan struct{})
-	c, _ := connect(t, &agent{invoke: func(context.Context, guest.Trigger) (guest.Result, error) {
+	c := connect(t, &agent{invoke: func(context.Context, guest.Trigger) (guest.Result, error) {
 		<-release
 		return guest.Result{}, nil
 	}})
@@ -186,7 +192,7 @@ func TestAgentThatIgnoresCancelLosesItsLink(t *testing.T) {
 
 func TestDeploySendsTheArtifactInOrder(t *testing.T) {
 	a := &agent{invoke: echo}
-	c, _ := connect(t, a)
+	c := connect(t, a)
 	artifact := make([]byte, 1_000_001)
 	rand.Read(artifact)
 	var got guest.Deploy
@@ -201,7 +207,7 @@ func TestDeploySendsTheArtifactInOrder(t *testing.T) {
 }
 
 func TestNoticesReachTheirWorkloadOnly(t *testing.T) {
-	c, s := connect(t, &agent{invoke: echo})
+	c := connect(t, &agent{invoke: echo})
 	lines := make(chan string, 10)
 	exits := make(chan guest.Exit, 10)
 	sink := guest.Sink{
@@ -211,9 +217,9 @@ func TestNoticesReachTheirWorkloadOnly(t *testing.T) {
 	if err := c.Deploy(t.Context(), guest.Deploy{ID: "mine"}, strings.NewReader(""), sink); err != nil {
 		t.Fatal(err)
 	}
-	s.Log("someone-elses", slog.LevelError, "dropped")
-	s.Log("mine", slog.LevelWarn, "heard")
-	if err := s.Exited("mine", guest.Exit{Code: 3, Message: "exit status 3"}); err != nil {
+	c.server.Log("someone-elses", slog.LevelError, "dropped")
+	c.server.Log("mine", slog.LevelWarn, "heard")
+	if err := c.server.Exited("mine", guest.Exit{Code: 3, Message: "exit status 3"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := receive(t, lines); got != "WARN heard" {
@@ -226,7 +232,7 @@ func TestNoticesReachTheirWorkloadOnly(t *testing.T) {
 
 func TestLostLinkAnswersCallsInFlight(t *testing.T) {
 	entered := make(chan struct{})
-	c, s := connect(t, &agent{invoke: func(ctx context.Context, _ guest.Trigger) (guest.Result, error) {
+	c := connect(t, &agent{invoke: func(ctx context.Context, _ guest.Trigger) (guest.Result, error) {
 		close(entered)
 		<-ctx.Done()
 		return guest.Result{}, ctx.Err()
@@ -237,7 +243,7 @@ func TestLostLinkAnswersCallsInFlight(t *testing.T) {
 		failed <- err
 	}()
 	await(t, entered, "the call")
-	s.Close()
+	c.hangUp()
 	if err := receive(t, failed); nex.CodeOf(err) != nex.Unavailable {
 		t.Errorf("call in flight got %v", err)
 	}

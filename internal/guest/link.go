@@ -38,6 +38,9 @@ const (
 // ErrClosed is the end of a link that this side closed.
 var ErrClosed = errors.New("guest link closed")
 
+// errEnded is the end of a link that the other side closed.
+var errEnded = errors.New("the other end closed the guest link")
+
 // errHung ends a link whose other end does not stop code that should be
 // stopped.
 var errHung = errors.New("guest does not answer cancelled calls")
@@ -260,7 +263,7 @@ func (l *link) read() {
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {
-				err = errors.New("the other end closed the guest link")
+				err = errEnded
 			}
 			l.fail(err)
 			return

@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -29,19 +30,33 @@ type Server struct {
 	handler Handler
 }
 
-// Serve says hello on the agent's end of a new link and serves calls from
-// then on. It owns conn.
-func Serve(conn net.Conn, hello Hello, h Handler) (*Server, error) {
+// NewServer takes the agent's end of a new link; it owns conn. Nothing
+// happens on the link before [Server.Run].
+func NewServer(conn net.Conn, h Handler) *Server {
+	s := &Server{handler: h}
+	s.link = newLink(conn, s)
+	return s
+}
+
+// Run says hello and serves the node until the link or ctx ends, then waits
+// for the calls being served. It returns nil if the node or ctx ended it.
+func (s *Server) Run(ctx context.Context, hello Hello) error {
 	hello.Protocol = Protocol
 	body, err := json.Marshal(hello)
 	if err != nil {
-		return nil, fmt.Errorf("encode hello: %w", err)
+		return fmt.Errorf("encode hello: %w", err)
 	}
-	s := &Server{handler: h}
-	s.link = newLink(conn, s)
 	s.link.out <- frame{kind: kindHello, body: body}
 	s.link.start()
-	return s, nil
+	select {
+	case <-s.link.done:
+	case <-ctx.Done():
+	}
+	s.link.close()
+	if err := s.link.cause(); !errors.Is(err, ErrClosed) && !errors.Is(err, errEnded) {
+		return err
+	}
+	return nil
 }
 
 // Log passes on what a workload printed. It blocks while the link is full and
@@ -58,15 +73,6 @@ func (s *Server) Exited(id string, e Exit) error {
 	}
 	return s.link.send(context.Background(), kindNotice, 0, body, nil)
 }
-
-// Done is closed when the link has ended, by whichever end.
-func (s *Server) Done() <-chan struct{} { return s.link.done }
-
-// Err tells why the link ended, nil while it has not.
-func (s *Server) Err() error { return s.link.cause() }
-
-// Close ends the link and waits for the calls being served.
-func (s *Server) Close() { s.link.close() }
 
 func (s *Server) serve(ctx context.Context, m method, body []byte) (head, reply []byte, err error) {
 	switch m {

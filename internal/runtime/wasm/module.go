@@ -12,12 +12,6 @@ const (
 	maxEntries = 1 << 20  // entries of all tables of an instance together, 8 bytes each
 )
 
-// Section numbers of the binary format.
-const (
-	tableSection  = 4
-	memorySection = 5
-)
-
 var (
 	moduleHeader    = []byte("\x00asm\x01\x00\x00\x00")
 	componentHeader = []byte("\x00asm\x0d\x00\x01\x00")
@@ -25,39 +19,38 @@ var (
 
 // confine checks the outer form of a module and what it demands at its start:
 // at most limit bytes of memory. It returns the module with its tables
-// bounded, since the engine has no limit for them. Error texts continue a
-// sentence that begins with the module's name.
+// bounded, since the engine has no limit for them, and without custom sections
+// that make no sense. Error texts continue a sentence that begins with the
+// module's name.
 func confine(code []byte, limit uint64) ([]byte, error) {
 	if err := checkHeader(code); err != nil {
 		return nil, err
 	}
-	out := bytes.Clone(code[:len(moduleHeader)])
-	for rest := code[len(moduleHeader):]; len(rest) > 0; {
-		id := rest[0]
-		size, n := binary.Uvarint(rest[1:])
-		if n <= 0 || size > uint64(len(rest)-1-n) {
-			return nil, fmt.Errorf("is cut off: section %d goes beyond the end of the file", id)
+	out := bytes.Clone(moduleHeader)
+	for r := (reader{rest: code[len(moduleHeader):]}); len(r.rest) > 0; {
+		id := r.byte()
+		body := r.bytes(r.uint())
+		if r.bad {
+			return nil, fmt.Errorf("is cut off: its %s section goes beyond the end of the file", sectionName(id))
 		}
-		end := 1 + n + int(size)
-		body := rest[1+n : end]
-		switch id {
-		case memorySection:
+		switch ok := wellFormed(id, body); {
+		case !ok && id == customSection:
+			continue
+		case !ok:
+			return nil, fmt.Errorf("has a %s section that is damaged or beyond what is supported", sectionName(id))
+		case id == memorySection:
 			if err := checkMemory(body, limit); err != nil {
 				return nil, err
 			}
-			out = append(out, rest[:end]...)
-		case tableSection:
-			bounded, err := boundTables(body)
-			if err != nil {
+		case id == tableSection:
+			var err error
+			if body, err = boundTables(body); err != nil {
 				return nil, err
 			}
-			out = append(out, tableSection)
-			out = binary.AppendUvarint(out, uint64(len(bounded)))
-			out = append(out, bounded...)
-		default:
-			out = append(out, rest[:end]...)
 		}
-		rest = rest[end:]
+		out = append(out, id)
+		out = binary.AppendUvarint(out, uint64(len(body)))
+		out = append(out, body...)
 	}
 	return out, nil
 }
@@ -76,40 +69,30 @@ func checkHeader(code []byte) error {
 	case bytes.HasPrefix(code, moduleHeader[:4]):
 		return fmt.Errorf("has an unknown WebAssembly version (% x); Nex runs WASI preview 1 modules", code[4:min(len(code), 8)])
 	}
-	return errors.New("is not a WebAssembly module: it does not begin with \\0asm")
+	return errors.New(`is not a WebAssembly module: it does not begin with \0asm`)
 }
 
-// checkMemory refuses a memory section that starts beyond limit bytes.
-func checkMemory(body []byte, limit uint64) error {
+// checkMemory refuses a well-formed memory section that starts beyond limit
+// bytes.
+func checkMemory(body []byte, limit uint64) (err error) {
 	r := reader{rest: body}
-	for range r.uint() {
-		l := r.limits()
-		if r.bad {
-			return errors.New("has a damaged memory section")
-		}
-		if l.min > limit/pageSize {
-			return fmt.Errorf("needs %s of memory to start, its limit is %s",
+	r.each(func() {
+		if l := r.limits(); l.min > limit/pageSize {
+			err = fmt.Errorf("needs %s of memory to start, its limit is %s",
 				mebibytes(l.min*pageSize), mebibytes(limit))
 		}
-	}
-	return nil
+	})
+	return err
 }
 
-// boundTables returns the table section with a maximum on every table.
+// boundTables returns a well-formed table section with a maximum on every
+// table.
 func boundTables(body []byte) ([]byte, error) {
 	r := reader{rest: body}
 	count := r.uint()
-	if r.bad || count > maxEntries {
-		return nil, errors.New("has a damaged table section")
-	}
 	out := binary.AppendUvarint(nil, count)
 	for range count {
-		kind := r.byte()
-		l := r.limits()
-		if r.bad {
-			return nil, errors.New("has a damaged table section")
-		}
-		bound := maxEntries / count
+		kind, l, bound := r.byte(), r.limits(), maxEntries/count
 		if l.min > bound {
 			return nil, fmt.Errorf("has a table of %d entries; %d are allowed", l.min, bound)
 		}
@@ -120,54 +103,7 @@ func boundTables(body []byte) ([]byte, error) {
 		out = binary.AppendUvarint(out, l.min)
 		out = binary.AppendUvarint(out, bound)
 	}
-	if len(r.rest) > 0 {
-		return nil, errors.New("has a damaged table section")
-	}
 	return out, nil
-}
-
-// reader takes a section apart. After the first mistake bad is set, and it
-// returns zeros.
-type reader struct {
-	rest []byte
-	bad  bool
-}
-
-// limits are the bounds of a memory, in pages, or a table, in entries.
-type limits struct {
-	min, max uint64
-	hasMax   bool
-}
-
-func (r *reader) limits() limits {
-	switch r.byte() {
-	case 0:
-		return limits{min: r.uint()}
-	case 1:
-		return limits{min: r.uint(), max: r.uint(), hasMax: true}
-	}
-	r.bad = true // shared or 64-bit memory
-	return limits{}
-}
-
-func (r *reader) byte() byte {
-	if len(r.rest) == 0 {
-		r.bad = true
-		return 0
-	}
-	b := r.rest[0]
-	r.rest = r.rest[1:]
-	return b
-}
-
-func (r *reader) uint() uint64 {
-	v, n := binary.Uvarint(r.rest)
-	if n <= 0 {
-		r.bad = true
-		return 0
-	}
-	r.rest = r.rest[n:]
-	return v
 }
 
 func mebibytes(n uint64) string {

@@ -40,18 +40,20 @@ type lines struct {
 
 func (l *lines) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
-		n := min(len(rest), maxLine-len(l.buf))
-		if i := bytes.IndexByte(rest[:n], '\n'); i >= 0 {
-			l.buf = append(l.buf, rest[:i]...)
-			rest = rest[i+1:]
+		if rest[0] == '\n' {
 			l.emit()
+			rest = rest[1:]
 			continue
 		}
-		l.buf = append(l.buf, rest[:n]...)
-		rest = rest[n:]
 		if len(l.buf) == maxLine {
 			l.emit()
 		}
+		n := min(len(rest), maxLine-len(l.buf))
+		if i := bytes.IndexByte(rest[:n], '\n'); i >= 0 {
+			n = i
+		}
+		l.buf = append(l.buf, rest[:n]...)
+		rest = rest[n:]
 	}
 	return len(p), nil
 }

@@ -123,7 +123,7 @@ func (f *Function) link(ctx context.Context, name string, code []byte) error {
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, f.engine); err != nil {
 		return fmt.Errorf("provide WASI: %w", err)
 	}
-	module, err := f.engine.CompileModule(ctx, code)
+	module, err := f.compile(ctx, code)
 	if err != nil {
 		return nex.Errorf(nex.Invalid, "%s is not a valid WebAssembly module: %s", name, firstLine(err))
 	}
@@ -142,6 +142,17 @@ func (f *Function) link(ctx context.Context, name string, code []byte) error {
 	}
 	f.module = module
 	return trial.Close(ctx)
+}
+
+// compile turns a panic of the compiler into an error: a strange module must
+// not end the process, where other functions run.
+func (f *Function) compile(ctx context.Context, code []byte) (module wazero.CompiledModule, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the compiler gave up: %v", r)
+		}
+	}()
+	return f.engine.CompileModule(ctx, code)
 }
 
 // check refuses modules that are not WASI preview 1 commands.

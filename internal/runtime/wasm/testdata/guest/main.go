@@ -1,22 +1,21 @@
 // Command guest is the function under test: the environment variable BEHAVIOUR
-// says what it does.
+// says what it does. It imports little, since every test process compiles it.
 package main
 
 import (
 	"bytes"
-	"crypto/rand"
-	"encoding/json"
-	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 )
 
 func main() {
 	payload, err := io.ReadAll(os.Stdin)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(99)
+		fail(99, err.Error())
 	}
 	switch b := os.Getenv("BEHAVIOUR"); b {
 	case "echo":
@@ -25,11 +24,16 @@ func main() {
 		os.Stdout.Write(append(payload, os.Args[1]...))
 	case "empty":
 	case "throw":
-		fmt.Fprintln(os.Stderr, "boom")
+		fail(3, "boom")
+	case "silent":
 		os.Exit(3)
 	case "panic":
 		panic("boom")
 	case "loop":
+		for {
+		}
+	case "logloop":
+		os.Stderr.WriteString("looping\n")
 		for {
 		}
 	case "sleep":
@@ -43,10 +47,10 @@ func main() {
 			os.Stdout.Write(chunk)
 		}
 	case "log":
-		fmt.Fprintln(os.Stderr, "hello log")
+		os.Stderr.WriteString("hello log\n")
 	case "lines":
 		os.Stderr.WriteString("one\ntw")
-		os.Stderr.WriteString("o\r\n\n" + string(bytes.Repeat([]byte("x"), 70_000)) + "\npartial")
+		os.Stderr.WriteString("o\r\n\n" + strings.Repeat("x", 70_000) + "\npartial")
 	case "hog":
 		for hoard := [][]byte{}; ; {
 			hoard = append(hoard, bytes.Repeat([]byte("x"), 1<<20))
@@ -54,24 +58,26 @@ func main() {
 	case "world":
 		world()
 	default:
-		fmt.Fprintln(os.Stderr, "unknown behaviour", b)
-		os.Exit(98)
+		fail(98, "unknown behaviour "+b)
 	}
 }
 
-// world tells what the function sees around it.
+func fail(status int, text string) {
+	os.Stderr.WriteString(text + "\n")
+	os.Exit(status)
+}
+
+// world tells what the function sees around it, one fact a line.
 func world() {
 	began := time.Now()
 	time.Sleep(20 * time.Millisecond)
-	random := make([]byte, 16)
-	rand.Read(random)
-	_, fileErr := os.ReadDir("/")
-	json.NewEncoder(os.Stdout).Encode(map[string]any{
-		"args":   os.Args,
-		"env":    os.Environ(),
-		"now":    began.UnixMilli(),
-		"slept":  time.Since(began).Milliseconds(),
-		"random": random,
-		"nofile": fileErr != nil,
-	})
+	_, err := os.ReadDir("/")
+	os.Stdout.WriteString(strings.Join([]string{
+		"args=" + strings.Join(os.Args, " "),
+		"env=" + strings.Join(os.Environ(), " "),
+		"now=" + strconv.FormatInt(began.UnixMilli(), 10),
+		"slept=" + strconv.FormatInt(time.Since(began).Milliseconds(), 10),
+		"random=" + strconv.FormatUint(rand.Uint64(), 16),
+		"nofiles=" + strconv.FormatBool(err != nil),
+	}, "\n"))
 }

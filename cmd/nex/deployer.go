@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/progress"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"nex"
+)
+
+// The bucket that files deployed from a developer's machine go through.
+const (
+	devBucket          = "NEXCLIFILES"
+	devBucketText      = "Ad hoc object storage for NEX CLI developer mode uploads"
+	defaultBucketBytes = 100 << 20
+)
+
+// deployer brings files from this machine onto a node.
+type deployer struct {
+	*cli
+	client         *nex.Client
+	nc             *nats.Conn
+	keys           nex.Keys
+	replace        bool // stop workloads of the same name
+	bucketMaxBytes int64
+}
+
+// running is a workload of some name and where it runs.
+type running struct{ id, node string }
+
+// deploy uploads f and runs it on a node that offers to. Functions overlap
+// with the copies they replace, so that no message goes unanswered; services
+// are stopped first, since two might want the same port.
+func (d *deployer) deploy(ctx context.Context, f source, flags deployFlags) (placement, error) {
+	var node nex.NodeInfo
+	var old []running
+	g, asking := errgroup.WithContext(ctx)
+	g.Go(func() (err error) { node, err = d.candidate(asking, d.client, f); return err })
+	g.Go(func() (err error) { old, err = d.find(asking, f.name); return err })
+	if err := g.Wait(); err != nil {
+		return placement{}, err
+	}
+	if len(old) > 0 && !d.replace {
+		return placement{}, fmt.Errorf("workload '%s' already runs as %s on node %s: stop it, drop --no-stop, or choose another --name", f.name, old[0].id, old[0].node)
+	}
+	location, err := d.upload(ctx, f)
+	if err != nil {
+		return placement{}, err
+	}
+	if !f.typ.IsFunction() {
+		if err := d.stopAll(ctx, f.name, old); err != nil {
+			return placement{}, err
+		}
+	}
+	placed, err := d.place(ctx, node, nex.Workload{
+		Name: f.name, Type: f.typ, Location: location, SHA256: f.sha256, Description: devDescription,
+		Argv: strings.Fields(flags.argv), Environment: flags.env, Essential: flags.essential,
+		TriggerSubjects: flags.triggers, FunctionTimeout: flags.timeout, JSDomain: d.conn.jsDomain,
+		SourceName: filepath.Base(f.path),
+	})
+	if err != nil {
+		return placement{}, err
+	}
+	if f.typ.IsFunction() {
+		err = d.stopAll(ctx, f.name, old)
+	}
+	return placed, err
+}
+
+// find lists the workloads of a name in the namespace, on all nodes. It asks
+// each node by itself: those that have none answer too, so nobody is waited
+// for in vain.
+func (d *deployer) find(ctx context.Context, name string) ([]running, error) {
+	ctx, cancel := d.within(ctx, 0)
+	defer cancel()
+	var found []running
+	for n, err := range d.client.Nodes(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		info, err := d.client.Info(ctx, n.NodeID)
+		if err != nil {
+			return nil, fmt.Errorf("look for workload '%s' on node %s: %w", name, n.NodeID, answered(err))
+		}
+		for _, m := range info.Machines {
+			if m.Workload.Name == name {
+				found = append(found, running{m.ID, n.NodeID})
+			}
+		}
+	}
+	return found, nil
+}
+
+// stopAll stops workloads that are replaced. One that is gone already is
+// fine.
+func (d *deployer) stopAll(ctx context.Context, name string, old []running) error {
+	for _, w := range old {
+		if !d.json {
+			fmt.Fprintf(d.stdout, "Workload %s (%s) already exists on the target. Attempting to stop it\n", name, w.id)
+		}
+		req, err := d.keys.Stop(name, w.id, w.node)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := d.within(ctx, stopWait)
+		_, err = d.client.Stop(ctx, w.node, req)
+		cancel()
+		if err != nil && nex.CodeOf(err) != nex.NotFound {
+			return fmt.Errorf("stop workload %s (%s) on node %s: %w", name, w.id, w.node, answered(err))
+		}
+	}
+	return nil
+}
+
+// place deploys a workload on one node.
+func (c *deployer) place(ctx context.Context, node nex.NodeInfo, w nex.Workload) (placement, error) {
+	req, err := c.keys.Deploy(w, node.NodeID, node.TargetXkey)
+	if err != nil {
+		return placement{}, err
+	}
+	ctx, cancel := c.within(ctx, deployWait)
+	defer cancel()
+	defer c.notice("Waiting for the node to fetch and start the workload…")()
+	reply, err := c.client.Deploy(ctx, node.NodeID, req)
+	if err != nil {
+		return placement{}, fmt.Errorf("⛔ Workload run request failed to submit: %w", answered(err))
+	}
+	if !reply.Started {
+		return placement{}, refusedError{errors.New("⛔ Workload rejected")}
+	}
+	return placement{DeployReply: reply, Node: node.NodeID}, nil
+}
+
+// upload puts the file into the developers' bucket.
+func (d *deployer) upload(ctx context.Context, f source) (nex.Location, error) {
+	ctx, cancel := d.within(ctx, deployWait)
+	defer cancel()
+	js, err := jetstream.New(d.nc)
+	if d.conn.jsDomain != "" {
+		js, err = jetstream.NewWithDomain(d.nc, d.conn.jsDomain)
+	}
+	if err != nil {
+		return nex.Location{}, fmt.Errorf("open JetStream: %w", err)
+	}
+	bucket, err := js.ObjectStore(ctx, devBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		bucket, err = js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{
+			Bucket: devBucket, Description: devBucketText, Storage: jetstream.FileStorage, MaxBytes: d.bucketMaxBytes,
+		})
+	}
+	if err != nil {
+		return nex.Location{}, fmt.Errorf("open upload bucket %s: %w (uploads need JetStream: nats-server -js)", devBucket, err)
+	}
+	body, done := d.meter(f)
+	_, err = bucket.Put(ctx, jetstream.ObjectMeta{Name: f.key}, body)
+	done()
+	if err != nil {
+		return nex.Location{}, fmt.Errorf("upload %s to bucket %s: %w", f.path, devBucket, err)
+	}
+	return nex.ParseLocation("nats://" + devBucket + "/" + f.key)
+}
+
+// meter shows a progress bar on a terminal while the returned reader is read.
+func (c *cli) meter(f source) (body io.Reader, done func()) {
+	if !isTerminal(c.stderr) || c.json {
+		return bytes.NewReader(f.data), func() {}
+	}
+	bar := progress.NewWriter()
+	bar.SetOutputWriter(c.stderr)
+	bar.SetUpdateFrequency(50 * time.Millisecond)
+	bar.SetStyle(progress.StyleBlocks)
+	bar.SetTrackerLength(30)
+	bar.SetAutoStop(false)
+	t := &progress.Tracker{Message: "Uploading " + f.key, Total: int64(len(f.data)), Units: progress.UnitsBytes}
+	bar.AppendTracker(t)
+	ended := make(chan struct{})
+	go func() { bar.Render(); close(ended) }()
+	return io.TeeReader(bytes.NewReader(f.data), counter{t}), func() {
+		t.MarkAsDone()
+		bar.Stop()
+		<-ended
+	}
+}
+
+// counter moves a progress bar by what is written to it.
+type counter struct{ t *progress.Tracker }
+
+func (c counter) Write(p []byte) (int, error) {
+	c.t.Increment(int64(len(p)))
+	return len(p), nil
+}

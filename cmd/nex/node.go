@@ -1,0 +1,196 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/choria-io/fisk"
+	"github.com/dustin/go-humanize"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"nex"
+)
+
+func (c *cli) addNode(ctx context.Context, app *fisk.Application) {
+	node := app.Command("node", "Run and look at nodes").Alias("nodes")
+	c.addNodeLs(ctx, node)
+	c.addNodeInfo(ctx, node)
+	c.addNodeUp(ctx, node)
+}
+
+func (c *cli) addNodeLs(ctx context.Context, node *fisk.CmdClause) {
+	full := false
+	cmd := node.Command("ls", "List the nodes").Alias("list").Action(action(ctx, func(ctx context.Context) error { return c.nodeLs(ctx, full) }))
+	cmd.Flag("full", "Show nexus, sandbox, OS and architecture too").UnNegatableBoolVar(&full)
+}
+
+func (c *cli) nodeLs(ctx context.Context, full bool) error {
+	client, nc, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	ctx, cancel := c.within(ctx, 0)
+	defer cancel()
+	nodes := []nex.NodeInfo{}
+	for n, err := range client.Nodes(ctx) {
+		if err != nil {
+			return err
+		}
+		nodes = append(nodes, n)
+	}
+	slices.SortFunc(nodes, func(a, b nex.NodeInfo) int {
+		return cmp.Or(cmp.Compare(nexusOf(a), nexusOf(b)), cmp.Compare(nameOf(a), nameOf(b)), cmp.Compare(a.NodeID, b.NodeID))
+	})
+	switch {
+	case c.json:
+		return c.printJSON(nodes)
+	case len(nodes) == 0:
+		fmt.Fprintln(c.stdout, "No nodes discovered")
+		return nil
+	}
+	fmt.Fprintln(c.stdout, nodeTable(nodes, full))
+	return nil
+}
+
+func nodeTable(nodes []nex.NodeInfo, full bool) string {
+	t := newTable("NATS Execution Nodes")
+	lame := slices.ContainsFunc(nodes, isLame)
+	id := "ID"
+	if lame {
+		id = "ID (* = Lameduck Mode)"
+	}
+	header := table.Row{id, "Name", "Version", "Workloads", "Uptime"}
+	if full {
+		header = append(table.Row{"Nexus"}, append(header, "Sandbox", "OS", "Arch")...)
+	}
+	t.AppendHeader(header)
+	for _, n := range nodes {
+		id := n.NodeID
+		if isLame(n) {
+			id += "*"
+		}
+		row := table.Row{id, nameOf(n), n.Version, n.RunningMachines, n.Uptime}
+		if full {
+			row = append(table.Row{nexusOf(n)}, append(row, sandboxOf(n), n.Tags["nex.os"], n.Tags["nex.arch"])...)
+		}
+		t.AppendRow(row)
+	}
+	return t.Render()
+}
+
+// newTable is the one look of tables: rounded, headers as written.
+func newTable(title string) table.Writer {
+	t := table.NewWriter()
+	t.SetStyle(table.StyleRounded)
+	t.Style().Format.Header = text.FormatDefault
+	t.Style().Title.Align = text.AlignLeft
+	t.SetTitle(title)
+	return t
+}
+
+func nameOf(n nex.NodeInfo) string  { return cmp.Or(n.Tags["node_name"], "no-name") }
+func nexusOf(n nex.NodeInfo) string { return cmp.Or(n.Nexus, n.Tags["nexus"]) }
+
+func isLame(n nex.NodeInfo) bool {
+	lame, err := strconv.ParseBool(n.Tags["nex.lameduck"])
+	return err == nil && lame
+}
+
+// sandboxOf reads the tag of our nodes, or infers it for those of Nex 0.2.7.
+func sandboxOf(n nex.NodeInfo) string {
+	if s := n.Tags["nex.sandbox"]; s != "" {
+		return s
+	}
+	if n.Tags["nex.unsafe"] == "true" {
+		return "none"
+	}
+	return "firecracker"
+}
+
+func (c *cli) addNodeInfo(ctx context.Context, node *fisk.CmdClause) {
+	var id string
+	cmd := node.Command("info", "Describe a node and its workloads in the namespace").Action(action(ctx, func(ctx context.Context) error { return c.nodeInfo(ctx, id) }))
+	cmd.Arg("id", "ID of the node").Required().StringVar(&id)
+	cmd.Flag("full", "Accepted for Nex 0.2.7: all is shown anyway").Hidden().UnNegatableBool()
+}
+
+func (c *cli) nodeInfo(ctx context.Context, id string) error {
+	if !nex.ValidToken(id) {
+		return fmt.Errorf("%q is no node ID", id)
+	}
+	client, nc, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	ctx, cancel := c.within(ctx, 0)
+	defer cancel()
+	info, err := client.Info(ctx, id)
+	if err != nil {
+		return answered(err)
+	}
+	if c.json {
+		return c.printJSON(info)
+	}
+	printInfo(c.stdout, id, info)
+	return nil
+}
+
+func printInfo(w io.Writer, id string, info nex.InfoReply) {
+	var tags []string
+	for _, key := range slices.Sorted(maps.Keys(info.Tags)) {
+		tags = append(tags, key+"="+info.Tags[key])
+	}
+	kB := func(n int) string { return humanize.Comma(int64(n)) }
+	fmt.Fprintf(w, "NEX Node Information\n\n")
+	fmt.Fprintf(w, "        Node: %s\n", id)
+	fmt.Fprintf(w, "        Xkey: %s\n", info.PublicXkey)
+	fmt.Fprintf(w, "     Version: %s\n", info.Version)
+	fmt.Fprintf(w, "      Uptime: %s\n", info.Uptime)
+	fmt.Fprintf(w, "        Tags: %s\n\n", strings.Join(tags, ", "))
+	fmt.Fprintf(w, "Memory in kB:\n\n")
+	fmt.Fprintf(w, "        Free: %s   Available: %s\n", kB(info.Memory.Free), kB(info.Memory.Available))
+	fmt.Fprintf(w, "       Total: %s\n\n", kB(info.Memory.Total))
+	fmt.Fprintf(w, "Workloads:\n")
+	for _, m := range info.Machines {
+		fmt.Fprintf(w, "\n          Id: %s   Healthy: %t\n", m.ID, m.Healthy)
+		fmt.Fprintf(w, "     Runtime: %s   Name: %s\n", m.Workload.Runtime, m.Workload.Name)
+		fmt.Fprintf(w, " Description: %s\n", m.Workload.Description)
+	}
+	if len(info.Machines) == 0 {
+		fmt.Fprintf(w, "\n        none in this namespace\n")
+	}
+}
+
+func (c *cli) addLameDuck(ctx context.Context, app *fisk.Application) {
+	var id string
+	cmd := app.Command("lameduck", "Tell a node to take no new workloads").Action(action(ctx, func(ctx context.Context) error { return c.lameDuck(ctx, id) }))
+	cmd.Arg("id", "ID of the node").Required().StringVar(&id)
+}
+
+func (c *cli) lameDuck(ctx context.Context, id string) error {
+	client, nc, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	ctx, cancel := c.within(ctx, 0)
+	defer cancel()
+	reply, err := client.LameDuck(ctx, id)
+	if err != nil {
+		return fmt.Errorf("issue lame duck command: %w", answered(err))
+	}
+	if c.json {
+		return c.printJSON(reply)
+	}
+	_, err = fmt.Fprintf(c.stdout, "Command to enter lame duck mode issued to %s\n", id)
+	return err
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/choria-io/fisk"
+
+	"nex"
+	"nex/internal/config"
+	"nex/internal/node"
+)
+
+// up runs a node against an existing NATS system.
+type up struct {
+	*cli
+	config, nexus, stateDir string
+	ephemeral               bool
+}
+
+func (c *cli) addNodeUp(ctx context.Context, parent *fisk.CmdClause) {
+	u := &up{cli: c}
+	cmd := parent.Command("up", "Run a node until it is told to stop").Action(action(ctx, u.run))
+	cmd.Flag("config", "Configuration of the node").PlaceHolder("FILE").Default("./config.json").StringVar(&u.config)
+	cmd.Flag("nexus", "Name of the cluster the node belongs to").Default("nexus").StringVar(&u.nexus)
+	cmd.Flag("state-dir", "Where the node keeps its identity and its files").PlaceHolder("DIR").StringVar(&u.stateDir)
+	cmd.Flag("ephemeral", "Keep nothing: a new identity at every start").UnNegatableBoolVar(&u.ephemeral)
+}
+
+func (u *up) run(ctx context.Context) error {
+	settings, warnings, err := config.Load(u.config)
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(u.log, u.stdout, u.stderr)
+	if err != nil {
+		return err
+	}
+	log.Info("Loaded node configuration", "file", u.config)
+	for _, w := range warnings {
+		log.Warn("Configuration key "+w.String(), "file", u.config)
+	}
+	dir, err := u.state(settings)
+	if err != nil {
+		return err
+	}
+	url, options, err := u.conn.resolve()
+	if err != nil {
+		return err
+	}
+	return node.Run(ctx, node.Config{
+		Settings: settings, Nexus: u.nexus, Version: version, StateDir: dir, Server: url, Options: options, Log: log,
+		Ready: func(n nex.NodeInfo) { log.Info("Node is ready", slog.String("name", n.Tags["node_name"])) },
+	})
+}
+
+// state is the directory of the node's state, "" for none.
+func (u *up) state(s config.Config) (string, error) {
+	switch {
+	case u.ephemeral:
+		return "", nil
+	case u.stateDir != "":
+		return u.stateDir, nil
+	case s.StateDir != "":
+		return s.StateDir, nil
+	}
+	return node.DefaultStateDir()
+}

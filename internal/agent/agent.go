@@ -1,0 +1,249 @@
+// Package agent is the program inside every machine: it says hello on the
+// guest link, loads workloads, runs functions when the node triggers them and
+// services until the node stops them, and passes on what they print.
+//
+// An agent trusts its node and serves nobody else. What it does on its host
+// stays inside one directory of its own and the processes it starts.
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"nex"
+	"nex/internal/guest"
+	"nex/internal/runtime"
+	"nex/internal/runtime/js"
+	"nex/internal/runtime/js/quickjs"
+)
+
+// closeTimeout bounds the end of one workload when the agent ends.
+const closeTimeout = time.Second
+
+// Config says how an agent works.
+type Config struct {
+	Version string // this build
+	Dir     string // an empty private directory
+}
+
+// Run serves the node at the other end of conn until the link or ctx ends.
+// Then every workload has ended too.
+func Run(ctx context.Context, conn net.Conn, cfg Config) error {
+	engine, err := quickjs.New()
+	if err != nil {
+		return fmt.Errorf("start JavaScript engine: %w", err)
+	}
+	a := &agent{cfg: cfg, engine: engine, uploads: map[string]*upload{}, workloads: map[string]*workload{}}
+	a.server = guest.NewServer(conn, a)
+	err = a.server.Run(ctx, guest.Hello{Version: cfg.Version, Types: types()})
+	return errors.Join(err, a.close())
+}
+
+// agent implements [guest.Handler].
+type agent struct {
+	cfg    Config
+	engine js.Engine
+	server *guest.Server
+	waits  sync.WaitGroup // one per service
+
+	mu        sync.Mutex
+	uploads   map[string]*upload
+	workloads map[string]*workload
+}
+
+var _ guest.Handler = (*agent)(nil)
+
+// upload is an artifact on its way in. One call at a time touches it: the
+// node sends pieces in order.
+type upload struct {
+	file *os.File
+	hash hash.Hash
+}
+
+// workload is loaded and ready: exactly one of its halves is set.
+type workload struct {
+	function runtime.Function
+	service  runtime.Service
+	dir      string
+	stopping bool // guarded by agent.mu
+}
+
+// dir is where everything of one workload lives.
+func (a *agent) dir(id string) string { return filepath.Join(a.cfg.Dir, filepath.Base(id)) }
+
+// Put appends a piece to an artifact.
+func (a *agent) Put(_ context.Context, id string, piece []byte) error {
+	a.mu.Lock()
+	u := a.uploads[id]
+	a.mu.Unlock()
+	if u == nil {
+		dir := a.dir(id)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return fmt.Errorf("make workload directory: %w", err)
+		}
+		f, err := os.OpenFile(filepath.Join(dir, "artifact"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
+		if err != nil {
+			return fmt.Errorf("store artifact: %w", err)
+		}
+		u = &upload{file: f, hash: sha256.New()}
+		a.mu.Lock()
+		a.uploads[id] = u
+		a.mu.Unlock()
+	}
+	_, _ = u.hash.Write(piece) // a hash never fails
+	if _, err := u.file.Write(piece); err != nil {
+		return fmt.Errorf("store artifact: %w", err)
+	}
+	return nil
+}
+
+// Deploy loads a workload whose artifact is complete. An error leaves nothing
+// of it behind.
+func (a *agent) Deploy(ctx context.Context, d guest.Deploy) error {
+	w, err := a.load(ctx, d)
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(a.dir(d.ID)))
+	}
+	if ctx.Err() != nil { // the node gave up while we loaded
+		return errors.Join(ctx.Err(), w.end(context.WithoutCancel(ctx)))
+	}
+	a.mu.Lock()
+	a.workloads[d.ID] = w
+	a.mu.Unlock()
+	if w.service != nil {
+		a.waits.Go(func() { a.wait(d.ID, w) })
+	}
+	return nil
+}
+
+func (a *agent) load(ctx context.Context, d guest.Deploy) (*workload, error) {
+	path, err := a.finish(d)
+	if err != nil {
+		return nil, err
+	}
+	w := &workload{dir: a.dir(d.ID)}
+	log := func(level slog.Level, text string) { a.server.Log(d.ID, level, text) }
+	if d.Type.IsFunction() {
+		w.function, err = a.loadFunction(ctx, d, path, log)
+	} else {
+		w.service, err = startService(d, path, log)
+	}
+	return w, err
+}
+
+// finish closes an upload and checks that it is what was announced.
+func (a *agent) finish(d guest.Deploy) (path string, err error) {
+	a.mu.Lock()
+	u := a.uploads[d.ID]
+	delete(a.uploads, d.ID)
+	a.mu.Unlock()
+	if u == nil {
+		return "", nex.Errorf(nex.Invalid, "%s is empty", d.File)
+	}
+	if err := u.file.Close(); err != nil {
+		return "", fmt.Errorf("store artifact: %w", err)
+	}
+	if got := hex.EncodeToString(u.hash.Sum(nil)); got != d.SHA256 {
+		return "", nex.Errorf(nex.Invalid, "artifact arrived with SHA-256 %s, want %s", got, d.SHA256)
+	}
+	return u.file.Name(), nil
+}
+
+// wait tells the node when a service ends by itself.
+func (a *agent) wait(id string, w *workload) {
+	exit, err := w.service.Wait(context.Background())
+	a.mu.Lock()
+	stopping := w.stopping
+	delete(a.workloads, id)
+	a.mu.Unlock()
+	if stopping || err != nil {
+		return
+	}
+	if err := os.RemoveAll(w.dir); err != nil {
+		a.server.Log(id, slog.LevelError, "workload directory cannot be removed: "+err.Error())
+	}
+	_ = a.server.Exited(id, guest.Exit{Code: exit.Code, Message: exit.String()}) // fails only when the link ends
+}
+
+// Invoke runs a function once. A panic of an engine is its caller's error,
+// not the end of the agent.
+func (a *agent) Invoke(ctx context.Context, t guest.Trigger) (r guest.Result, err error) {
+	a.mu.Lock()
+	w := a.workloads[t.ID]
+	a.mu.Unlock()
+	if w == nil || w.function == nil {
+		return guest.Result{}, nex.Errorf(nex.NotFound, "no function %s on this machine", t.ID)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			a.server.Log(t.ID, slog.LevelError, fmt.Sprintf("panic in the runtime: %v\n%s", p, debug.Stack()))
+			err = nex.Errorf(nex.Internal, "panic in the runtime: %v", p)
+		}
+	}()
+	start := time.Now()
+	payload, err := w.function.Invoke(ctx, runtime.Trigger{Subject: t.Subject, Reply: t.Reply, Header: t.Header, Payload: t.Payload})
+	return guest.Result{Payload: payload, Elapsed: time.Since(start)}, err
+}
+
+// Undeploy ends a workload and removes what it left. Unknown ids are fine:
+// they may have ended by themselves.
+func (a *agent) Undeploy(ctx context.Context, id string) error {
+	a.mu.Lock()
+	w, u := a.workloads[id], a.uploads[id]
+	delete(a.workloads, id)
+	delete(a.uploads, id)
+	if w != nil {
+		w.stopping = true
+	}
+	a.mu.Unlock()
+	switch {
+	case w != nil:
+		return w.end(ctx)
+	case u != nil:
+		return errors.Join(u.file.Close(), os.RemoveAll(a.dir(id)))
+	}
+	return nil
+}
+
+func (w *workload) end(ctx context.Context) error {
+	var err error
+	if w.function != nil {
+		err = w.function.Close(ctx)
+	} else {
+		err = w.service.Stop(ctx)
+	}
+	return errors.Join(err, os.RemoveAll(w.dir))
+}
+
+// close ends all workloads at once.
+func (a *agent) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	a.mu.Lock()
+	ids := make([]string, 0, len(a.workloads))
+	for id := range a.workloads {
+		ids = append(ids, id)
+	}
+	for _, u := range a.uploads {
+		_ = u.file.Close() // half an artifact, of no use
+	}
+	a.mu.Unlock()
+	errs := make([]error, len(ids))
+	var wg sync.WaitGroup
+	for i, id := range ids {
+		wg.Go(func() { errs[i] = a.Undeploy(ctx, id) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

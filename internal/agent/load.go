@@ -1,0 +1,58 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"nex"
+	"nex/internal/guest"
+	"nex/internal/runtime"
+	"nex/internal/runtime/js"
+	"nex/internal/runtime/native"
+	"nex/internal/runtime/wasm"
+)
+
+// types are the workload types this agent runs.
+func types() []nex.WorkloadType { return []nex.WorkloadType{nex.Native, nex.V8, nex.Wasm} }
+
+// loadFunction reads a function into memory; its file is of no use afterwards.
+func (a *agent) loadFunction(ctx context.Context, d guest.Deploy, path string, log runtime.Log) (runtime.Function, error) {
+	code, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read artifact: %w", err)
+	}
+	if err := os.Remove(path); err != nil {
+		return nil, fmt.Errorf("remove artifact: %w", err)
+	}
+	switch d.Type {
+	case nex.V8:
+		return js.Load(ctx, a.engine, js.Options{
+			Name: d.File, Code: code, Env: d.Environment,
+			Namespace: d.Namespace, Workload: d.Name, ID: d.ID, Log: log,
+		})
+	case nex.Wasm:
+		return wasm.Load(ctx, wasm.Options{Name: d.File, Code: code, Env: d.Environment, Log: log})
+	}
+	return nil, nex.Errorf(nex.Unsupported, "this agent runs no functions of type %q", d.Type)
+}
+
+// startService starts an executable in a directory of its own, under its
+// workload's name.
+func startService(d guest.Deploy, path string, log runtime.Log) (runtime.Service, error) {
+	if d.Type != nex.Native {
+		return nil, nex.Errorf(nex.Unsupported, "this agent runs no services of type %q", d.Type)
+	}
+	named := filepath.Join(filepath.Dir(path), d.Name)
+	if err := os.Rename(path, named); err != nil {
+		return nil, fmt.Errorf("name executable: %w", err)
+	}
+	home := filepath.Join(filepath.Dir(path), "home")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return nil, fmt.Errorf("make working directory: %w", err)
+	}
+	return native.Start(native.Options{
+		Path: named, Dir: home, Args: d.Argv, Env: d.Environment, Static: d.Static, Log: log,
+	})
+}

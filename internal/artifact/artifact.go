@@ -1,0 +1,207 @@
+// Package artifact fetches what workloads are made of and keeps it on disk by
+// digest, so that one artifact is downloaded once however often it is used.
+//
+// A [Cache] streams to disk, checks sizes before and while it downloads, and
+// verifies digests. It is safe for concurrent use.
+package artifact
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Ref names an object in a JetStream Object Store.
+type Ref struct {
+	Bucket, Key string
+	Domain      string // JetStream domain, "" for none
+}
+
+func (r Ref) String() string { return "nats://" + r.Bucket + "/" + r.Key }
+
+// Info is what a source knows of an object before it is read.
+type Info struct {
+	Size   int64
+	SHA256 string // lowercase hex, "" when unknown
+}
+
+// Source is where artifacts come from.
+type Source interface {
+	Stat(ctx context.Context, r Ref) (Info, error)
+	// Open reads the object; the reader fails if its digest is wrong.
+	Open(ctx context.Context, r Ref) (io.ReadCloser, error)
+}
+
+// Artifact is a verified file in the cache.
+type Artifact struct {
+	Path   string
+	SHA256 string // lowercase hex
+	Size   int64  // bytes
+}
+
+// incoming is the name pattern of downloads that are not complete.
+const incoming = ".incoming-*"
+
+// Cache keeps artifacts in a directory of its own.
+type Cache struct {
+	dir      string
+	maxBytes int64
+	source   Source
+
+	mu sync.Mutex // held while files come and go, not while downloading
+}
+
+// NewCache makes a cache in dir that keeps up to maxBytes of artifacts, the
+// latest used ones.
+func NewCache(dir string, maxBytes int64, source Source) (*Cache, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make artifact cache: %w", err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, incoming)) // downloads a crash cut off
+	for _, path := range left {
+		err = errors.Join(err, os.Remove(path))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("clear artifact cache: %w", err)
+	}
+	return &Cache{dir: dir, maxBytes: maxBytes, source: source}, nil
+}
+
+// Fetch returns the artifact r names now, from disk if it is there. allow is
+// asked with the announced size before anything is downloaded, and again with
+// the real one if that is larger; its error ends the fetch.
+func (c *Cache) Fetch(ctx context.Context, r Ref, allow func(size int64) error) (Artifact, error) {
+	info, err := c.source.Stat(ctx, r)
+	if err != nil {
+		return Artifact{}, err
+	}
+	if err := allow(info.Size); err != nil {
+		return Artifact{}, err
+	}
+	if a, ok := c.Find(info.SHA256); ok {
+		return a, nil
+	}
+	body, err := c.source.Open(ctx, r)
+	if err != nil {
+		return Artifact{}, err
+	}
+	a, err := c.store(body, info.Size, allow)
+	return a, errors.Join(err, body.Close())
+}
+
+// Find returns an artifact that is in the cache already.
+func (c *Cache) Find(sha256 string) (Artifact, bool) {
+	if sha256 == "" {
+		return Artifact{}, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	path := filepath.Join(c.dir, filepath.Base(sha256))
+	fi, err := os.Stat(path)
+	if err != nil {
+		return Artifact{}, false
+	}
+	now := time.Now()
+	_ = os.Chtimes(path, now, now) // only the order of eviction depends on it
+	return Artifact{Path: path, SHA256: sha256, Size: fi.Size()}, true
+}
+
+// store streams body into the cache and names it by its digest.
+func (c *Cache) store(body io.Reader, announced int64, allow func(int64) error) (_ Artifact, err error) {
+	f, err := os.CreateTemp(c.dir, incoming)
+	if err != nil {
+		return Artifact{}, fmt.Errorf("store artifact: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(f, h), &meter{r: body, announced: announced, allow: allow})
+	if err != nil {
+		return Artifact{}, err
+	}
+	if err := f.Sync(); err != nil {
+		return Artifact{}, fmt.Errorf("store artifact: %w", err)
+	}
+	a := Artifact{SHA256: hex.EncodeToString(h.Sum(nil)), Size: n}
+	a.Path = filepath.Join(c.dir, a.SHA256)
+	if err := c.keep(f, a); err != nil {
+		return Artifact{}, err
+	}
+	return a, nil
+}
+
+func (c *Cache) keep(f *os.File, a Artifact) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.makeRoomLocked(a.Size); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), a.Path); err != nil {
+		return fmt.Errorf("store artifact: %w", err)
+	}
+	return f.Close()
+}
+
+// makeRoomLocked removes the artifacts unused for longest until size more
+// bytes fit.
+func (c *Cache) makeRoomLocked(size int64) error {
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return fmt.Errorf("read artifact cache: %w", err)
+	}
+	type file struct {
+		path string
+		used time.Time
+		size int64
+	}
+	var files []file
+	total := size
+	for _, e := range entries {
+		fi, err := e.Info()
+		if err != nil || len(e.Name()) != 2*sha256.Size {
+			continue
+		}
+		files = append(files, file{filepath.Join(c.dir, e.Name()), fi.ModTime(), fi.Size()})
+		total += fi.Size()
+	}
+	slices.SortFunc(files, func(a, b file) int { return a.used.Compare(b.used) })
+	for _, f := range files {
+		if total <= c.maxBytes {
+			break
+		}
+		if err := os.Remove(f.path); err != nil {
+			return fmt.Errorf("make room in artifact cache: %w", err)
+		}
+		total -= f.size
+	}
+	return nil
+}
+
+// meter ends a download that turns out larger than announced and allowed.
+type meter struct {
+	r         io.Reader
+	announced int64
+	read      int64
+	allow     func(int64) error
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	if m.read += int64(n); m.read > m.announced {
+		if err := m.allow(m.read); err != nil {
+			return 0, err
+		}
+	}
+	return n, err
+}

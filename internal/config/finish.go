@@ -1,0 +1,119 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nkeys"
+
+	"nex"
+)
+
+// draft is a configuration as the file gives it, before its settings are held
+// against each other.
+type draft struct {
+	Config
+	sandbox   *Sandbox
+	noSandbox *bool
+}
+
+// finish checks what the types of the keys do not say and completes the lists.
+func (d draft) finish() (Config, error) {
+	cfg := d.Config
+	var err error
+	if cfg.Sandbox, err = chooseSandbox(d.sandbox, d.noSandbox); err != nil {
+		return Config{}, err
+	}
+	if cfg.WorkloadTypes, err = knownTypes(d.WorkloadTypes); err != nil {
+		return Config{}, err
+	}
+	if cfg.DenyTriggerSubjects, err = denied(d.DenyTriggerSubjects); err != nil {
+		return Config{}, err
+	}
+	for i, key := range d.ValidIssuers {
+		// The value stays out of the text: it may be a seed, given by mistake.
+		if !nkeys.IsValidPublicKey(key) || nkeys.IsValidPublicCurveKey(key) {
+			return Config{}, fmt.Errorf(`"valid_issuers[%d]" is not the public nkey of a signer, as "A…" of an account`, i)
+		}
+	}
+	return cfg, nil
+}
+
+// chooseSandbox makes one of the two settings for the sandbox. Nil is not given.
+func chooseSandbox(kind *Sandbox, none *bool) (Sandbox, error) {
+	choices := []Sandbox{SandboxMicroVM, SandboxFirecracker, SandboxQEMU, SandboxOS, SandboxNone}
+	switch {
+	case kind != nil && !slices.Contains(choices, *kind):
+		return "", fmt.Errorf(`"sandbox" cannot be %q; choose one of %s`, *kind, list(choices))
+	case kind != nil && none != nil && *none != (*kind == SandboxNone):
+		return "", fmt.Errorf(`"sandbox": %q and "no_sandbox": %t contradict each other; keep one`, *kind, *none)
+	case kind != nil:
+		return *kind, nil
+	case none != nil && *none:
+		return SandboxNone, nil
+	}
+	return SandboxMicroVM, nil
+}
+
+// knownTypes returns types, each once and by its present name; all known ones
+// when there are none.
+func knownTypes(types []nex.WorkloadType) ([]nex.WorkloadType, error) {
+	const formerNative = "elf" // until Nex 0.2.3
+	all := Default().WorkloadTypes
+	var kept []nex.WorkloadType
+	for i, t := range types {
+		if t == formerNative {
+			t = nex.Native
+		}
+		if !slices.Contains(all, t) {
+			return nil, fmt.Errorf(`"workload_types[%d]" cannot be %q; choose from %s`, i, t, list(all))
+		}
+		if !slices.Contains(kept, t) {
+			kept = append(kept, t)
+		}
+	}
+	if len(kept) == 0 {
+		return all, nil
+	}
+	return kept, nil
+}
+
+// denied returns patterns, each once, and what is always denied.
+func denied(patterns []string) ([]string, error) {
+	for i, p := range patterns {
+		if err := validPattern(p); err != nil {
+			return nil, fmt.Errorf(`"deny_trigger_subjects[%d]": %w`, i, err)
+		}
+	}
+	var kept []string
+	for _, p := range slices.Concat(patterns, Default().DenyTriggerSubjects) {
+		if !slices.Contains(kept, p) {
+			kept = append(kept, p)
+		}
+	}
+	return kept, nil
+}
+
+// validPattern reports why p cannot be a subject pattern. NATS takes "a*" for
+// a plain name, but who denies it means more than that.
+func validPattern(p string) error {
+	if err := nex.ValidTrigger(p); err != nil {
+		return err
+	}
+	for token := range strings.SplitSeq(p, ".") {
+		if len(token) > 1 && strings.ContainsAny(token, "*>") {
+			return fmt.Errorf("subject %q: a wildcard must stand alone between dots", p)
+		}
+	}
+	return nil
+}
+
+// list writes choices for people.
+func list[T ~string](choices []T) string {
+	words := make([]string, len(choices))
+	for i, c := range choices {
+		words[i] = string(c)
+	}
+	return strings.Join(words, ", ")
+}

@@ -1,0 +1,245 @@
+// Package control serves the control API: a message on a control subject is
+// decoded, given to the [Backend] or the [Directory], and answered exactly
+// once. It holds no policy and no state of the node.
+//
+// Every message is taken as hostile: whatever it holds, the worst that happens
+// is an error reply. Requests run beside each other, so that a slow deploy
+// holds up nobody.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"nex"
+)
+
+const (
+	// requestTimeout bounds the work on one request.
+	requestTimeout = 2 * time.Minute
+	// maxRequests is how many requests may be worked on at once; what comes
+	// beyond is refused.
+	maxRequests = 256
+)
+
+// Backend changes or describes a node. Errors become error replies: their
+// text, and the code of a [nex.Error] among them.
+type Backend interface {
+	Deploy(ctx context.Context, namespace string, r nex.DeployRequest) (nex.DeployReply, error)
+	Stop(ctx context.Context, namespace string, r nex.StopRequest) (nex.StopReply, error)
+	Info(ctx context.Context, namespace string) (nex.InfoReply, error)
+	LameDuck(ctx context.Context) (nex.LameDuckReply, error)
+}
+
+// Directory answers questions put to all nodes; false means silence.
+type Directory interface {
+	Ping() nex.NodeInfo
+	Auction(r nex.AuctionRequest) (nex.NodeInfo, bool)
+	Workloads(namespace, idOrName string) (nex.NodeWorkloads, bool)
+}
+
+// Config is what a [Server] works with; all fields are required.
+type Config struct {
+	Conn      *nats.Conn
+	NodeID    string
+	Backend   Backend
+	Directory Directory
+	Log       *slog.Logger
+}
+
+// Server listens on a node's control subjects.
+type Server struct {
+	cfg    Config
+	ctx    func() (context.Context, context.CancelFunc) // of one request
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	subs     []*nats.Subscription
+	requests sync.WaitGroup
+	working  int
+	closed   bool
+}
+
+// Listen subscribes to the control subjects of a node.
+func Listen(cfg Config) (*Server, error) {
+	all, cancel := context.WithCancel(context.Background())
+	s := &Server{cfg: cfg, cancel: cancel}
+	s.ctx = func() (context.Context, context.CancelFunc) { return context.WithTimeout(all, requestTimeout) }
+	b, d, id := cfg.Backend, cfg.Directory, cfg.NodeID
+	ping := func(context.Context, *nats.Msg) (any, error) { return d.Ping(), nil }
+	for _, r := range []route{
+		{nex.PingSubject, nex.PingReplyType, ping},
+		{nex.NodePingSubject(id), nex.PingReplyType, ping},
+		{nex.WorkloadPingSubject + ".>", nex.PingReplyType, s.workloads},
+		{nex.AuctionSubject, nex.AuctionReplyType, s.auction},
+		{nex.InfoSubject("*", id), nex.InfoReplyType, func(ctx context.Context, m *nats.Msg) (any, error) {
+			return b.Info(ctx, namespace(m.Subject))
+		}},
+		{nex.LameDuckSubject(id), nex.LameDuckReplyType, func(ctx context.Context, _ *nats.Msg) (any, error) { return b.LameDuck(ctx) }},
+		{nex.DeploySubject("*", id), nex.DeployReplyType, decoded("deploy", b.Deploy)},
+		{nex.StopSubject("*", id), nex.StopReplyType, decoded("stop", b.Stop)},
+	} {
+		sub, err := cfg.Conn.Subscribe(r.subject, func(m *nats.Msg) { s.take(r, m) })
+		if err != nil {
+			s.Close()
+			return nil, fmt.Errorf("listen on %s: %w", r.subject, err)
+		}
+		s.subs = append(s.subs, sub)
+	}
+	return s, nil
+}
+
+// Close stops listening and waits for the requests being worked on; their
+// contexts end.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	for _, sub := range s.subs {
+		_ = sub.Unsubscribe() // fails only when the connection is closed
+	}
+	s.cancel()
+	s.requests.Wait()
+}
+
+// route is one subject and who answers it. A nil answer without an error is
+// silence.
+type route struct {
+	subject, replyType string
+	answer             func(context.Context, *nats.Msg) (any, error)
+}
+
+// take gives a message its goroutine, or refuses it at once.
+func (s *Server) take(r route, m *nats.Msg) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	if s.working >= maxRequests {
+		s.reply(m, r.replyType, nil, nex.Errorf(nex.Overloaded, "node is working on %d requests, try again later", maxRequests))
+		return
+	}
+	s.working++
+	s.requests.Go(func() {
+		s.handle(r, m)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.working--
+	})
+}
+
+// handle answers one message, whatever happens on the way.
+func (s *Server) handle(r route, m *nats.Msg) {
+	ctx, cancel := s.ctx()
+	defer cancel()
+	data, err := s.guarded(ctx, r, m)
+	if data == nil && err == nil {
+		return
+	}
+	if err != nil && nex.CodeOf(err) == nex.Internal {
+		s.cfg.Log.Error("Request failed", "subject", m.Subject, "error", err)
+	}
+	s.reply(m, r.replyType, data, err)
+}
+
+// guarded turns a panic into an error.
+func (s *Server) guarded(ctx context.Context, r route, m *nats.Msg) (data any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.cfg.Log.Error("Panic in a request", "subject", m.Subject, "panic", p, "stack", string(debug.Stack()))
+			data, err = nil, nex.Errorf(nex.Internal, "internal error")
+		}
+	}()
+	return r.answer(ctx, m)
+}
+
+func (s *Server) reply(m *nats.Msg, replyType string, data any, err error) {
+	if m.Reply == "" {
+		return
+	}
+	body, merr := envelope(replyType, data, err)
+	if limit := s.cfg.Conn.MaxPayload(); merr == nil && int64(len(body)) > limit {
+		body, merr = envelope(replyType, nil, nex.Errorf(nex.Exhausted, "the reply of %d bytes is over the server's limit of %d", len(body), limit))
+	}
+	if merr == nil {
+		merr = m.Respond(body)
+	}
+	if merr != nil {
+		s.cfg.Log.Error("Reply could not be sent", "subject", m.Subject, "error", merr)
+	}
+}
+
+// envelope wraps a reply; a failure has an empty string as its data, as Nex
+// 0.2.7 sends it.
+func envelope(replyType string, data any, err error) ([]byte, error) {
+	e := nex.Envelope{Type: replyType}
+	if err != nil {
+		e.Error, e.Code = err.Error(), nex.CodeOf(err)
+		data = ""
+	}
+	raw, merr := json.Marshal(data)
+	if merr != nil {
+		return nil, merr
+	}
+	e.Data = raw
+	return json.Marshal(e)
+}
+
+// decoded makes a route's answer from a method of the backend.
+func decoded[Req, Rep any](verb string, do func(context.Context, string, Req) (Rep, error)) func(context.Context, *nats.Msg) (any, error) {
+	return func(ctx context.Context, m *nats.Msg) (any, error) {
+		var r Req
+		if err := json.Unmarshal(m.Data, &r); err != nil {
+			return nil, nex.Errorf(nex.Invalid, "Unable to deserialize %s request: %v", verb, err)
+		}
+		return do(ctx, namespace(m.Subject), r)
+	}
+}
+
+// namespace is the third token: $NEX.VERB.{namespace}.….
+func namespace(subject string) string {
+	tokens := strings.SplitN(subject, ".", 4)
+	if len(tokens) < 3 {
+		return ""
+	}
+	return tokens[2]
+}
+
+// auction answers if the node offers what is asked. A body that cannot be
+// read asks for nothing in particular.
+func (s *Server) auction(_ context.Context, m *nats.Msg) (any, error) {
+	var r nex.AuctionRequest
+	if json.Unmarshal(m.Data, &r) != nil {
+		r = nex.AuctionRequest{}
+	}
+	if info, ok := s.cfg.Directory.Auction(r); ok {
+		return info, nil
+	}
+	return nil, nil
+}
+
+// workloads answers $NEX.WPING.{namespace}[.{id or name}] if anything matches.
+func (s *Server) workloads(_ context.Context, m *nats.Msg) (any, error) {
+	tokens := strings.Split(strings.TrimPrefix(m.Subject, nex.WorkloadPingSubject+"."), ".")
+	idOrName := ""
+	switch len(tokens) {
+	case 1:
+	case 2:
+		idOrName = tokens[1]
+	default:
+		return nil, nil
+	}
+	if w, ok := s.cfg.Directory.Workloads(tokens[0], idOrName); ok {
+		return w, nil
+	}
+	return nil, nil
+}

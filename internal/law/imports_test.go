@@ -1,0 +1,113 @@
+package law_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mayImport says which packages of this module a package may import: those
+// below it in the picture of docs/ARCHITECTURE.md, and no other. "nex" is the
+// root package; packages below internal go by the rest of their path.
+var mayImport = map[string]string{
+	// The public contract, and what stands on nothing else.
+	"nex":     "",
+	"keyfile": "",
+	"law":     "",
+	"undo":    "",
+
+	// The guest's side: the agent runs engines, and alone knows which there are.
+	"cmd/nex-agent":      "agent",
+	"agent":              "guest runtime runtime/js runtime/js/quickjs runtime/js/v8 runtime/native runtime/wasm nex",
+	"runtime":            "nex",
+	"runtime/js":         "runtime nex",
+	"runtime/js/quickjs": "runtime/js runtime nex",
+	"runtime/js/v8":      "runtime/js runtime nex",
+	"runtime/native":     "runtime nex",
+	"runtime/wasm":       "runtime nex",
+
+	// Between the two sides.
+	"guest": "nex",
+
+	// The node's side. Workloads know guests, never the machines around them.
+	"cmd/nex":             "config keyfile node preflight rootfs nex",
+	"node":                "artifact config control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu undo workload nex",
+	"config":              "nex",
+	"control":             "nex",
+	"workload":            "artifact guest undo nex",
+	"machine":             "guest undo nex",
+	"machine/firecracker": "machine guest undo nex",
+	"machine/ossandbox":   "machine guest undo nex",
+	"machine/qemu":        "machine guest undo nex",
+	"artifact":            "nex",
+	"hostsvc":             "guest nex",
+	"preflight":           "config nex",
+	"rootfs":              "undo nex",
+
+	// Test support.
+	"nextest": "agent guest machine runtime undo nex",
+}
+
+// onlyImporter says which package alone may import a library, so that the rest
+// can do without it.
+var onlyImporter = map[string]string{
+	"github.com/tetratelabs/wazero":                     "runtime/wasm",
+	"modernc.org/quickjs":                               "runtime/js/quickjs",
+	"modernc.org/libquickjs":                            "runtime/js/quickjs",
+	"github.com/tommie/v8go":                            "runtime/js/v8",
+	"github.com/firecracker-microvm/firecracker-go-sdk": "machine/firecracker",
+}
+
+func TestImportsRunOneWay(t *testing.T) {
+	for _, s := range tree(t) {
+		allowed, known := packagesFor(s)
+		if !known {
+			t.Errorf("%s: package %s has no row in mayImport (internal/law/imports_test.go): add it where it belongs, with what it may import", s.path, s.pkg)
+			continue
+		}
+		for _, imported := range s.imports() {
+			if pkg, ok := local(imported); ok && !slices.Contains(allowed, pkg) {
+				t.Errorf("%s: package %s must not import %s; it may import [%s]. Declare an interface where it is used, move the code, or change mayImport (internal/law/imports_test.go) and docs/ARCHITECTURE.md together",
+					s.path, s.pkg, pkg, strings.Join(allowed, " "))
+			}
+		}
+	}
+}
+
+// packagesFor returns the packages of this module that s may import, and false
+// when the law does not know the package of s. A test may also import its own
+// package, those in directories below it, and test support.
+func packagesFor(s source) ([]string, bool) {
+	row, known := mayImport[s.pkg]
+	if strings.HasPrefix(s.pkg, "examples/") {
+		row, known = "nex", true // examples are written as users write programs
+	}
+	allowed := strings.Fields(row)
+	if s.test {
+		allowed = append(allowed, s.pkg, "nextest")
+		for pkg := range mayImport {
+			if strings.HasPrefix(pkg, s.pkg+"/") {
+				allowed = append(allowed, pkg)
+			}
+		}
+	}
+	return allowed, known
+}
+
+func TestLibrariesHaveOneImporter(t *testing.T) {
+	for _, s := range tree(t) {
+		for _, imported := range s.imports() {
+			for library, importer := range onlyImporter {
+				if within(imported, library) && s.pkg != importer {
+					t.Errorf("%s: only %s imports %s; use what it offers", s.path, importer, library)
+				}
+			}
+		}
+	}
+}
+
+// within reports whether an import path is a module or a package of it, of
+// whatever major version.
+func within(importPath, module string) bool {
+	return importPath == module || strings.HasPrefix(importPath, module+"/")
+}

@@ -1,0 +1,33 @@
+// Package machine boots the machines that run agents, and keeps a pool of
+// booted ones whose agents have said hello. A machine is used for one tenant
+// and then destroyed, never given back.
+//
+// A [Launcher] makes one kind of machine; Processes is the one without a
+// sandbox. All types are safe for concurrent use. The package knows nothing of
+// workloads or of NATS.
+package machine
+
+import (
+	"context"
+	"net"
+)
+
+// Launcher boots machines of one kind.
+type Launcher interface {
+	// Launch boots a machine with the given id. ctx bounds the launch, not
+	// the machine's life. An error leaves nothing behind.
+	Launch(ctx context.Context, id string) (Machine, error)
+}
+
+// Machine is something that runs one agent.
+type Machine interface {
+	ID() string
+	// Link is the node's end of the guest link.
+	Link() net.Conn
+	// Gone is closed when the machine has ended, for whatever reason, and
+	// nothing of it is left on the host.
+	Gone() <-chan struct{}
+	// Destroy ends the machine and returns when it is gone or ctx ends.
+	// Idempotent.
+	Destroy(ctx context.Context) error
+}

@@ -1,0 +1,50 @@
+package machine
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+)
+
+// Processes launches agents as plain child processes: no sandbox, for
+// development and for hosts that are sandboxed themselves.
+type Processes struct {
+	Agent string // path of the nex-agent executable
+	Dir   string // holds a directory per machine
+	Log   *slog.Logger
+}
+
+// AgentName is the agent's file name on this system.
+func AgentName() string {
+	if runtime.GOOS == "windows" {
+		return "nex-agent.exe"
+	}
+	return "nex-agent"
+}
+
+// FindAgent returns the path of the agent to launch: the configured one, the
+// one beside this program, or the one on PATH.
+func FindAgent(configured string) (string, error) {
+	if configured != "" {
+		path, err := exec.LookPath(configured)
+		if err != nil {
+			return "", fmt.Errorf("agent_path: %w", err)
+		}
+		return filepath.Abs(path)
+	}
+	self, err := os.Executable()
+	if err == nil {
+		beside := filepath.Join(filepath.Dir(self), AgentName())
+		if path, err := exec.LookPath(beside); err == nil {
+			return path, nil
+		}
+	}
+	path, err := exec.LookPath(AgentName())
+	if err != nil {
+		return "", fmt.Errorf("%s is neither beside %s nor on PATH: install it there or set \"agent_path\" in the node's configuration", AgentName(), self)
+	}
+	return filepath.Abs(path)
+}

@@ -1,0 +1,142 @@
+//go:build unix
+
+package machine
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"nex/internal/undo"
+)
+
+// drain is how long output of an agent that has ended is waited for.
+const drain = time.Second
+
+// process is an agent running as a child process in a session of its own, so
+// that everything it started can be found when it is gone.
+type process struct {
+	id   string
+	cmd  *exec.Cmd
+	link net.Conn
+	dir  string
+	log  *slog.Logger
+	gone chan struct{}
+	kill sync.Once
+}
+
+var _ Launcher = (*Processes)(nil)
+
+// Launch starts an agent with one end of a socket pair as its file descriptor
+// 3, its own directory, and nothing of the node's environment.
+func (p *Processes) Launch(_ context.Context, id string) (Machine, error) {
+	var u undo.Stack
+	defer u.Unwind()
+	dir := filepath.Join(p.Dir, id)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make machine directory: %w", err)
+	}
+	u.Push(func() { _ = os.RemoveAll(dir) }) // the launch's own error is the one to report
+	near, far, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("make guest link: %w", err)
+	}
+	defer far.Close()
+	u.Push(func() { _ = near.Close() })
+
+	m := &process{id: id, link: near, dir: dir, log: p.Log.With("machine", id), gone: make(chan struct{})}
+	m.cmd = exec.Command(p.Agent)
+	m.cmd.Dir = dir
+	m.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir}
+	m.cmd.ExtraFiles = []*os.File{far}
+	m.cmd.SysProcAttr = sessionAttr()
+	m.cmd.WaitDelay = drain
+	output, input := io.Pipe()
+	m.cmd.Stdout, m.cmd.Stderr = input, input
+	started := make(chan error, 1)
+	go m.run(started, output, input)
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start agent: %w", err)
+	}
+	u.Keep()
+	return m, nil
+}
+
+// socketPair returns the node's end of a new link, and the agent's.
+func socketPair() (net.Conn, *os.File, error) {
+	fds, err := socketPairFDs()
+	if err != nil {
+		return nil, nil, err
+	}
+	near, far := os.NewFile(uintptr(fds[0]), "link"), os.NewFile(uintptr(fds[1]), "link")
+	conn, err := net.FileConn(near) // duplicates the descriptor
+	if err := errors.Join(err, near.Close()); err != nil {
+		return nil, nil, errors.Join(err, far.Close())
+	}
+	return conn, far, nil
+}
+
+// run starts the agent, waits for its end and removes every trace of it. It
+// stays on one thread for all that time: the kernel kills a child that asked
+// for it when the thread that forked it ends.
+func (m *process) run(started chan<- error, output *io.PipeReader, input *io.PipeWriter) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := m.cmd.Start(); err != nil {
+		started <- err
+		return
+	}
+	started <- nil
+	defer close(m.gone)
+	var reader sync.WaitGroup
+	reader.Go(func() { m.relay(output) })
+	pid := m.cmd.Process.Pid
+	if err := awaitExit(pid); err != nil {
+		m.log.Error("Agent cannot be waited for", "error", err)
+	}
+	killSession(pid) // before the pid can be anybody else's
+	err := m.cmd.Wait()
+	_ = input.Close() // a pipe's Close returns nil
+	reader.Wait()
+	m.log.Debug("Agent ended", "status", err)
+	if err := os.RemoveAll(m.dir); err != nil {
+		m.log.Error("Machine directory cannot be removed", "error", err)
+	}
+}
+
+// relay passes the agent's own diagnostics to the node's log.
+func (m *process) relay(output io.Reader) {
+	lines := bufio.NewScanner(output)
+	for lines.Scan() {
+		m.log.Warn("Agent says", "text", lines.Text())
+	}
+	_, _ = io.Copy(io.Discard, output) // past a line too long to scan
+}
+
+func (m *process) ID() string            { return m.id }
+func (m *process) Link() net.Conn        { return m.link }
+func (m *process) Gone() <-chan struct{} { return m.gone }
+
+func (m *process) Destroy(ctx context.Context) error {
+	m.kill.Do(func() {
+		_ = m.link.Close()
+		_ = m.cmd.Process.Signal(syscall.SIGKILL) // fails only on a process that has ended
+	})
+	select {
+	case <-m.gone:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the end of machine %s: %w", m.id, ctx.Err())
+	}
+}

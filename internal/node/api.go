@@ -1,0 +1,168 @@
+package node
+
+import (
+	"context"
+	"maps"
+	"strings"
+	"time"
+
+	"nex"
+	"nex/internal/config"
+	"nex/internal/control"
+	"nex/internal/workload"
+)
+
+var (
+	_ control.Backend   = (*node)(nil)
+	_ control.Directory = (*node)(nil)
+)
+
+// Deploy admits and runs a workload.
+func (n *node) Deploy(ctx context.Context, namespace string, r nex.DeployRequest) (nex.DeployReply, error) {
+	if err := n.checkLameDuck(nil); err != nil {
+		return nex.DeployReply{}, err
+	}
+	slot, err := n.workloads.Reserve()
+	if err != nil {
+		return nex.DeployReply{}, err
+	}
+	defer slot.Release()
+	spec, err := n.admit(namespace, r)
+	if err != nil {
+		return nex.DeployReply{}, err
+	}
+	id, err := n.workloads.Deploy(ctx, slot, spec)
+	if err != nil {
+		n.log.Warn("Deploy failed", "namespace", namespace, "name", spec.Name, "error", err)
+		return nex.DeployReply{}, err
+	}
+	return nex.DeployReply{Started: true, ID: id, Issuer: spec.Claims.Issuer, Name: spec.Name}, nil
+}
+
+// Stop ends a workload of the namespace on its issuer's word.
+func (n *node) Stop(ctx context.Context, namespace string, r nex.StopRequest) (nex.StopReply, error) {
+	s, ok := n.workloads.Get(namespace, r.WorkloadID)
+	if !ok {
+		return nex.StopReply{}, nex.Errorf(nex.NotFound, "No such workload")
+	}
+	if err := checkStop(r.WorkloadJWT, s); err != nil {
+		return nex.StopReply{}, err
+	}
+	if err := n.workloads.Stop(ctx, s.ID); err != nil {
+		return nex.StopReply{}, err
+	}
+	return nex.StopReply{Stopped: true, ID: s.ID, Issuer: s.Spec.Claims.Issuer, Name: s.Spec.Name}, nil
+}
+
+// Info describes the node and the workloads of one namespace.
+func (n *node) Info(_ context.Context, namespace string) (nex.InfoReply, error) {
+	reply := nex.InfoReply{
+		Version: n.cfg.Version, Uptime: n.uptime(), PublicXkey: n.identity.xkey, Tags: n.tags(),
+		Memory: hostMemory(), Machines: []nex.MachineSummary{}, SupportedWorkloadTypes: n.cfg.Settings.WorkloadTypes,
+	}
+	for _, s := range n.workloads.List() {
+		if s.Spec.Namespace == namespace {
+			reply.Machines = append(reply.Machines, summary(s))
+		}
+	}
+	return reply, nil
+}
+
+func summary(s workload.Summary) nex.MachineSummary {
+	runtime := nex.FormatUptime(s.Uptime)
+	if s.Spec.Type.IsFunction() {
+		runtime = nex.FormatRuntime(s.Busy)
+	}
+	return nex.MachineSummary{
+		ID: s.ID, Healthy: s.Healthy, Uptime: nex.FormatUptime(s.Uptime), Namespace: s.Spec.Namespace,
+		Workload: nex.WorkloadSummary{
+			Name: s.Spec.Name, Description: s.Spec.Description, Runtime: runtime, Type: s.Spec.Type, Hash: s.SHA256,
+		},
+	}
+}
+
+// LameDuck makes the node take no new work. Only the first call has effects.
+func (n *node) LameDuck(context.Context) (nex.LameDuckReply, error) {
+	if n.lameDuck.CompareAndSwap(false, true) {
+		n.workloads.EndRestarts()
+		n.log.Warn("Node entered lame duck mode")
+		n.reporter.system(nex.NodeEnteredLameDuck{Version: n.cfg.Version, ID: n.identity.id})
+	}
+	return nex.LameDuckReply{NodeID: n.identity.id, Success: true}, nil
+}
+
+// Ping says who the node is.
+func (n *node) Ping() nex.NodeInfo {
+	return nex.NodeInfo{
+		NodeID: n.identity.id, Nexus: n.cfg.Nexus, Version: n.cfg.Version, Uptime: n.uptime(),
+		TargetXkey: n.identity.xkey, Tags: n.tags(), RunningMachines: len(n.workloads.List()),
+	}
+}
+
+// Auction answers if the node can take what is asked for: one that is full or
+// in lame duck mode stays silent.
+func (n *node) Auction(r nex.AuctionRequest) (nex.NodeInfo, bool) {
+	info := n.Ping()
+	if n.lameDuck.Load() || n.full(info.RunningMachines) || !n.offers(r, info.Tags) {
+		return nex.NodeInfo{}, false
+	}
+	return info, true
+}
+
+func (n *node) full(workloads int) bool {
+	limit := n.cfg.Settings.Limits.MaxWorkloads
+	return limit > 0 && workloads >= limit
+}
+
+func (n *node) offers(r nex.AuctionRequest, tags map[string]string) bool {
+	sandboxed := n.cfg.Settings.Sandbox != config.SandboxNone
+	if r.Arch != "" && !strings.EqualFold(r.Arch, tags[tagArch]) ||
+		r.OS != "" && !strings.EqualFold(r.OS, tags[tagOS]) ||
+		r.Sandboxed != nil && *r.Sandboxed != sandboxed {
+		return false
+	}
+	for key, want := range r.Tags {
+		if got, ok := tags[key]; !ok || !strings.EqualFold(got, want) {
+			return false
+		}
+	}
+	for _, t := range r.WorkloadTypes {
+		if !n.supports(t) {
+			return false
+		}
+	}
+	return true
+}
+
+func (n *node) supports(t nex.WorkloadType) bool {
+	c := &candidate{request: nex.DeployRequest{Type: t}}
+	return n.checkType(c) == nil
+}
+
+// Workloads lists what matches: the namespace in any case, the id exactly or
+// the name in any case; "" matches every workload of the namespace.
+func (n *node) Workloads(namespace, idOrName string) (nex.NodeWorkloads, bool) {
+	var found []nex.WorkloadName
+	for _, s := range n.workloads.List() {
+		if !strings.EqualFold(s.Spec.Namespace, namespace) ||
+			idOrName != "" && s.ID != idOrName && !strings.EqualFold(s.Spec.Name, idOrName) {
+			continue
+		}
+		found = append(found, nex.WorkloadName{ID: s.ID, Namespace: s.Spec.Namespace, Name: s.Spec.Name, Type: s.Spec.Type})
+	}
+	return nex.NodeWorkloads{
+		NodeID: n.identity.id, TargetXkey: n.identity.xkey, Version: n.cfg.Version,
+		Tags: n.tags(), Uptime: n.uptime(), RunningMachines: found,
+	}, len(found) > 0
+}
+
+func (n *node) uptime() string { return nex.FormatUptime(time.Since(n.started)) }
+
+// tags are the node's fixed tags and those of its present state.
+func (n *node) tags() map[string]string {
+	t := maps.Clone(n.fixedTags)
+	if n.lameDuck.Load() {
+		t[tagLameDuck] = "true"
+	}
+	return t
+}

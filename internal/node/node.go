@@ -1,0 +1,337 @@
+// Package node assembles a node and runs it: it decides who may deploy what,
+// answers for the node on the control subjects, and tells the world what
+// happens. The work itself is done by the packages it wires together: control,
+// workload, machine, artifact.
+//
+// Run starts everything top to bottom and stops it in reverse; when it returns
+// no goroutine, process or machine of the node is left.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"nex"
+	"nex/internal/artifact"
+	"nex/internal/config"
+	"nex/internal/control"
+	"nex/internal/machine"
+	"nex/internal/workload"
+)
+
+const (
+	// heartbeat is the time between heartbeat events.
+	heartbeat = 30 * time.Second
+	// stopTimeout bounds how long workloads are waited for at the end; it is
+	// more than the grace a service has.
+	stopTimeout = 20 * time.Second
+	// cacheBytes is how much disk artifacts may take.
+	cacheBytes = 4 << 30
+	// reconnectWait is the time between attempts to reach NATS.
+	reconnectWait = 2 * time.Second
+	// bufferWhileAway is how many bytes of replies, events and logs wait
+	// for NATS to come back; what comes beyond is lost.
+	bufferWhileAway = 8 << 20
+)
+
+// Tags every node sets.
+const (
+	tagName     = "node_name"
+	tagOS       = "nex.os"
+	tagArch     = "nex.arch"
+	tagCPUs     = "nex.cpucount"
+	tagUnsafe   = "nex.unsafe"
+	tagSandbox  = "nex.sandbox"
+	tagLameDuck = "nex.lameduck"
+)
+
+// Config says what node to run.
+type Config struct {
+	Settings config.Config
+	Nexus    string // name of the cluster the node belongs to
+	Version  string // of this build
+	StateDir string // "" makes an ephemeral node: a new identity, gone at the end
+
+	Server  string        // NATS URL, or several separated by commas
+	Options []nats.Option // who to connect as
+
+	Log *slog.Logger
+	// Ready is called once when the node first takes requests; may be nil.
+	Ready func(nex.NodeInfo)
+}
+
+// node is a running node.
+type node struct {
+	cfg       Config
+	identity  identity
+	fixedTags map[string]string
+	started   time.Time
+	log       *slog.Logger
+	reporter  *reporter
+	workloads *workload.Manager
+	lameDuck  atomic.Bool
+	announced bool // of Run's goroutine
+}
+
+// Run runs a node until ctx ends. It keeps trying while NATS cannot be
+// reached. Errors are about what must be changed for a node to run at all.
+func Run(ctx context.Context, cfg Config) (err error) {
+	state, err := takeState(&cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, state.release()) }()
+	id, err := state.identity()
+	if err != nil {
+		return err
+	}
+	launcher, err := newLauncher(cfg, state.machines())
+	if err != nil {
+		return err
+	}
+	nc, connected, err := connect(cfg, id.id)
+	if err != nil {
+		return err
+	}
+	defer drain(nc, cfg.Log)
+	cache, err := artifact.NewCache(state.artifacts(), cacheBytes, artifact.ObjectStore{Conn: nc})
+	if err != nil {
+		return err
+	}
+	n := &node{
+		cfg: cfg, identity: id, started: time.Now(), fixedTags: tagsOf(cfg.Settings, id.id),
+		log: cfg.Log, reporter: newReporter(nc, id.id, cfg.Log),
+	}
+	reporting := runUntilStopped(n.reporter.run)
+	defer reporting.stop()
+	defer n.sayStopped()
+
+	pool := machine.NewPool(machine.PoolConfig{
+		Launcher: launcher, Size: cfg.Settings.PoolSize, Hello: cfg.Settings.HandshakeTimeout, Log: cfg.Log,
+	})
+	filling := runUntilStopped(pool.Run)
+	defer filling.stop()
+	n.workloads = workload.NewManager(workload.Config{
+		Guests: guests{pool}, Artifacts: cache, Conn: nc, Reporter: n.reporter, Log: cfg.Log, NodeID: id.id,
+		Limits: workload.Limits{
+			Workloads: cfg.Settings.Limits.MaxWorkloads, TotalBytes: cfg.Settings.Limits.MaxTotalBytes,
+			WorkloadBytes: cfg.Settings.Limits.MaxWorkloadBytes,
+		},
+	})
+	defer n.stopWorkloads()
+	api, err := control.Listen(control.Config{Conn: nc, NodeID: id.id, Backend: n, Directory: n, Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	n.live(ctx, connected)
+	cfg.Log.Info("Node is stopping")
+	return nil
+}
+
+// live announces the node once NATS knows it, and beats until ctx ends.
+func (n *node) live(ctx context.Context, connected <-chan struct{}) {
+	n.log.Info("Use this key as the recipient for encrypted run requests", "public_xkey", n.identity.xkey)
+	if !n.announce(ctx, connected) {
+		return
+	}
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat.C:
+			p := n.Ping()
+			n.reporter.system(nex.Heartbeat{
+				Version: p.Version, NodeID: p.NodeID, Nexus: p.Nexus, Uptime: p.Uptime, Tags: p.Tags, RunningMachines: p.RunningMachines,
+			})
+		}
+	}
+}
+
+// announce waits for the first connection, for as long as it takes.
+func (n *node) announce(ctx context.Context, connected <-chan struct{}) bool {
+	select {
+	case <-connected:
+	case <-ctx.Done():
+		return false
+	}
+	n.log.Info("NATS execution engine awaiting commands", "id", n.identity.id, "version", n.cfg.Version)
+	n.announced = true
+	n.reporter.system(nex.NodeStarted{Version: n.cfg.Version, ID: n.identity.id, Tags: n.tags()})
+	if n.cfg.Ready != nil {
+		n.cfg.Ready(n.Ping())
+	}
+	return true
+}
+
+// sayStopped is the node's last word, if it had a first one.
+func (n *node) sayStopped() {
+	if n.announced {
+		n.reporter.system(nex.NodeStopped{ID: n.identity.id, Graceful: true})
+	}
+}
+
+func (n *node) stopWorkloads() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	n.workloads.Close(ctx)
+}
+
+// guests lets workloads take machines from a pool.
+type guests struct{ pool *machine.Pool }
+
+func (g guests) Take(ctx context.Context) (workload.Guest, error) {
+	m, err := g.pool.Take(ctx)
+	if err != nil {
+		return nil, err // not m: a nil *machine.Guest is no nil Guest
+	}
+	return m, nil
+}
+
+// newLauncher makes the launcher for the configured sandbox.
+func newLauncher(cfg Config, dir string) (machine.Launcher, error) {
+	if s := cfg.Settings.Sandbox; s != config.SandboxNone {
+		return nil, nex.Errorf(nex.Unsupported, "sandbox %q is not available in this build: set \"no_sandbox\": true (workloads then run as plain processes of this user)", s)
+	}
+	agent, err := machine.FindAgent(cfg.Settings.AgentPath)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Log.Warn("Workloads run without a sandbox, as plain processes of this user", "agent", agent)
+	return &machine.Processes{Agent: agent, Dir: dir, Log: cfg.Log}, nil
+}
+
+// connect returns at once, connected or not, and never gives up. The channel
+// is closed when the connection is there for the first time.
+func connect(cfg Config, id string) (*nats.Conn, <-chan struct{}, error) {
+	connected := make(chan struct{})
+	options := append([]nats.Option{
+		nats.Name("nex node " + id),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait),
+		nats.ReconnectBufSize(bufferWhileAway),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				cfg.Log.Warn("NATS connection lost, trying again", "error", err)
+			}
+		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			cfg.Log.Warn("NATS not reachable, trying again", "error", err)
+		}),
+		nats.ConnectHandler(func(nc *nats.Conn) {
+			cfg.Log.Info("Established node NATS connection", "server", nc.ConnectedUrlRedacted())
+			close(connected)
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			cfg.Log.Info("Established node NATS connection again", "server", nc.ConnectedUrlRedacted())
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
+			if s != nil {
+				cfg.Log.Error("NATS error", "subject", s.Subject, "error", err)
+			} else {
+				cfg.Log.Error("NATS error", "error", err)
+			}
+		}),
+	}, cfg.Options...)
+	nc, err := nats.Connect(cfg.Server, options...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to NATS at %s: %w", cfg.Server, err)
+	}
+	if !nc.IsConnected() {
+		cfg.Log.Warn("NATS is not reachable, trying until it is", "server", cfg.Server)
+	}
+	return nc, connected, nil
+}
+
+// drain sends what is buffered and closes the connection.
+func drain(nc *nats.Conn, log *slog.Logger) {
+	defer nc.Close()
+	if !nc.IsConnected() {
+		return
+	}
+	if err := nc.FlushTimeout(reconnectWait); err != nil {
+		log.Warn("Last messages may be lost", "error", err)
+	}
+}
+
+// takeState opens the state directory; an ephemeral node gets a temporary one.
+func takeState(cfg *Config) (*ownedState, error) {
+	ephemeral := cfg.StateDir == ""
+	if ephemeral {
+		dir, err := os.MkdirTemp("", "nex-node-*")
+		if err != nil {
+			return nil, fmt.Errorf("make state directory: %w", err)
+		}
+		cfg.StateDir = dir
+	}
+	s, err := openState(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	return &ownedState{state: s, ephemeral: ephemeral}, nil
+}
+
+// ownedState is a state directory that this node may remove.
+type ownedState struct {
+	*state
+	ephemeral bool
+}
+
+func (s *ownedState) release() error {
+	err := s.close()
+	if s.ephemeral {
+		err = errors.Join(err, os.RemoveAll(s.dir))
+	}
+	return err
+}
+
+// tagsOf are the configured tags and those every node has.
+func tagsOf(s config.Config, id string) map[string]string {
+	t := maps.Clone(s.Tags)
+	if t[tagName] == "" {
+		t[tagName] = defaultName(id)
+	}
+	t[tagOS], t[tagArch], t[tagCPUs] = runtime.GOOS, runtime.GOARCH, strconv.Itoa(runtime.NumCPU())
+	t[tagSandbox] = string(s.Sandbox)
+	if s.Sandbox == config.SandboxNone {
+		t[tagUnsafe] = "true"
+	}
+	return t
+}
+
+// defaultName is the host's name and a little of the node's id.
+func defaultName(id string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "node"
+	}
+	return host + "-" + id[len(id)-4:]
+}
+
+// task is a function running until it is told to stop.
+type task struct {
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+func runUntilStopped(run func(context.Context)) *task {
+	ctx, cancel := context.WithCancel(context.Background())
+	t := &task{cancel: cancel}
+	t.wg.Go(func() { run(ctx) })
+	return t
+}
+
+// stop returns when the function has.
+func (t *task) stop() { t.cancel(); t.wg.Wait() }

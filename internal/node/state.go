@@ -1,0 +1,104 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/gofrs/flock"
+	"github.com/nats-io/nkeys"
+
+	"nex/internal/keyfile"
+)
+
+// state is a node's directory:
+//
+//	lock          held by the one node that uses the directory
+//	identity/     node.nk and node.xk, seeds
+//	machines/ID/  one per machine, removed with it
+//	artifacts/    by SHA-256
+type state struct {
+	dir  string
+	lock *flock.Flock
+}
+
+// DefaultStateDir is where a node keeps its state unless told otherwise:
+// /var/lib/nex for root, else nex below $XDG_STATE_HOME or ~/.local/state.
+func DefaultStateDir() (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/lib/nex", nil
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "nex"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find a directory for the node's state: %w; set \"state_dir\" or --state-dir", err)
+	}
+	return filepath.Join(home, ".local", "state", "nex"), nil
+}
+
+// openState takes a state directory for this process and removes what a node
+// that was killed left in it.
+func openState(dir string) (*state, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	s := &state{dir: dir, lock: flock.New(filepath.Join(dir, "lock"), flock.SetPermissions(0o600))}
+	locked, err := s.lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock state directory: %w", err)
+	}
+	if !locked {
+		return nil, fmt.Errorf("state directory %s is in use by another node: stop it or give this one its own with --state-dir", dir)
+	}
+	// Agents die with the node that started them; only their files stay.
+	err = os.RemoveAll(s.machines())
+	if err == nil {
+		err = os.Mkdir(s.machines(), 0o700)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("clear machine directories: %w", err), s.lock.Unlock())
+	}
+	return s, nil
+}
+
+func (s *state) machines() string  { return filepath.Join(s.dir, "machines") }
+func (s *state) artifacts() string { return filepath.Join(s.dir, "artifacts") }
+
+func (s *state) close() error {
+	if err := s.lock.Unlock(); err != nil {
+		return fmt.Errorf("unlock state directory: %w", err)
+	}
+	return nil
+}
+
+// identity is who a node is: its id and what opens requests sealed for it.
+type identity struct {
+	id   string
+	xkey string
+	open nkeys.KeyPair // the curve key
+}
+
+// identity reads the node's keys, or makes them the first time.
+func (s *state) identity() (identity, error) {
+	dir := filepath.Join(s.dir, "identity")
+	server, _, err := keyfile.Load(filepath.Join(dir, "node.nk"), nkeys.CreateServer)
+	if err != nil {
+		return identity{}, err
+	}
+	curve, _, err := keyfile.Load(filepath.Join(dir, "node.xk"), nkeys.CreateCurveKeys)
+	if err != nil {
+		return identity{}, err
+	}
+	id, err := server.PublicKey()
+	if err != nil {
+		return identity{}, fmt.Errorf("read node id: %w", err)
+	}
+	xkey, err := curve.PublicKey()
+	if err != nil {
+		return identity{}, fmt.Errorf("read node xkey: %w", err)
+	}
+	return identity{id: id, xkey: xkey, open: curve}, nil
+}

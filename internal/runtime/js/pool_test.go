@@ -1,0 +1,197 @@
+package js
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"unicode/utf8"
+
+	"nex"
+)
+
+// fake is an isolate whose number tells it apart.
+type fake struct {
+	number int
+	worn   bool
+	closed bool
+}
+
+func (f *fake) Call(context.Context, Call) ([]byte, error) { return nil, nil }
+func (f *fake) Usable() bool                               { return !f.worn }
+func (f *fake) Close()                                     { f.closed = true }
+
+// fakes makes fakes, and fails with err or panics where asked to.
+type fakes struct {
+	mu    sync.Mutex
+	made  []*fake // guarded by mu
+	err   error
+	panic bool
+}
+
+func (f *fakes) fresh(context.Context) (Isolate, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.panic {
+		panic("fresh")
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	iso := &fake{number: len(f.made)}
+	f.made = append(f.made, iso)
+	return iso, nil
+}
+
+func take(t *testing.T, p *pool) *fake {
+	t.Helper()
+	iso, err := p.take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return iso.(*fake)
+}
+
+func TestPoolHandsOutTheLastUsed(t *testing.T) {
+	f := &fakes{}
+	p := newPool(3, f.fresh)
+	a, b := take(t, p), take(t, p)
+	p.give(a)
+	p.give(b)
+	if got := take(t, p); got != b {
+		t.Errorf("took isolate %d, want %d", got.number, b.number)
+	}
+	if got := take(t, p); got != a {
+		t.Errorf("took isolate %d, want %d", got.number, a.number)
+	}
+	if len(f.made) != 2 {
+		t.Errorf("%d isolates made, want 2", len(f.made))
+	}
+}
+
+func TestPoolReplacesTheUnusable(t *testing.T) {
+	f := &fakes{}
+	p := newPool(1, f.fresh)
+	a := take(t, p)
+	a.worn = true
+	p.give(a)
+	if !a.closed {
+		t.Error("the worn isolate was not closed")
+	}
+	if got := take(t, p); got == a {
+		t.Error("the worn isolate was handed out again")
+	}
+}
+
+func TestPoolSurvivesFailures(t *testing.T) {
+	f := &fakes{err: errors.New("no isolate")}
+	p := newPool(1, f.fresh)
+	for range 3 {
+		if _, err := p.take(t.Context()); !errors.Is(err, f.err) {
+			t.Errorf("take: %v", err)
+		}
+	}
+	f.panic = true
+	for range 3 {
+		err := func() (err error) {
+			defer recoverInto(&err)
+			_, err = p.take(t.Context())
+			return err
+		}()
+		if err == nil || !strings.Contains(err.Error(), "fresh") {
+			t.Errorf("take: %v", err)
+		}
+	}
+	f.panic, f.err = false, nil
+	p.give(take(t, p))
+	if err := p.close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPoolWaits(t *testing.T) {
+	f := &fakes{}
+	p := newPool(1, f.fresh)
+	a := take(t, p)
+	got := make(chan Isolate)
+	go func() {
+		iso, err := p.take(context.Background())
+		if err != nil {
+			t.Error(err)
+		}
+		got <- iso
+	}()
+	p.give(a)
+	if iso := <-got; iso != a {
+		t.Error("the waiting call got another isolate")
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.take(ended); !errors.Is(err, ErrStopped) {
+		t.Errorf("take after the end of the context: %v", err)
+	}
+}
+
+func TestPoolClose(t *testing.T) {
+	f := &fakes{}
+	p := newPool(3, f.fresh)
+	a, b, c := take(t, p), take(t, p), take(t, p)
+	p.give(a)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.close(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("close with isolates out: %v", err)
+	}
+	if !a.closed || b.closed {
+		t.Errorf("idle closed: %t, out closed: %t", a.closed, b.closed)
+	}
+	b.worn = true
+	p.give(b)
+	p.give(c)
+	if err := p.close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if !b.closed || !c.closed {
+		t.Error("an isolate that came back was not closed")
+	}
+	if _, err := p.take(t.Context()); nex.CodeOf(err) != nex.Unavailable {
+		t.Errorf("take after close: %v", err)
+	}
+}
+
+func TestPoolHammer(t *testing.T) {
+	f := &fakes{}
+	p := newPool(4, f.fresh)
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			iso := take(t, p)
+			iso.worn = i%7 == 0
+			p.give(iso)
+		})
+	}
+	wg.Wait()
+	if err := p.close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, iso := range f.made {
+		if !iso.closed {
+			t.Errorf("isolate %d was not closed", iso.number)
+		}
+	}
+}
+
+func TestClip(t *testing.T) {
+	for _, text := range []string{"", "short", strings.Repeat("x", maxText)} {
+		if got := clip(text); got != text {
+			t.Errorf("a text of %d bytes was cut to %d", len(text), len(got))
+		}
+	}
+	for _, text := range []string{strings.Repeat("é", maxText), "x" + strings.Repeat("€", maxText), strings.Repeat("\x80", 2*maxText)} {
+		got := clip(text)
+		if len(got) > maxText || !strings.HasSuffix(got, "…") || utf8.ValidString(text) != utf8.ValidString(got) {
+			t.Errorf("%.10q was cut to %d bytes that end with %q", text, len(got), got[max(0, len(got)-9):])
+		}
+	}
+}

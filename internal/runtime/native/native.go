@@ -1,0 +1,207 @@
+// Package native runs services: executables in the machine's own format, each
+// in a process group of its own, with an environment of its own and nothing of
+// the caller's. What a service prints becomes log records.
+//
+// A [Process] is safe for concurrent use. When its main process is gone, the
+// rest of its group is killed, so nothing stays behind but processes that left
+// the group on purpose. The package relies on nobody else waiting for its
+// children.
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"nex/internal/runtime"
+)
+
+const (
+	defaultGrace = 10 * time.Second
+	killTime     = 10 * time.Second      // from SIGKILL to giving up on a process
+	busyWait     = 20 * time.Millisecond // between tries to start a file that is still open for writing
+	busyTries    = 50
+)
+
+// Options says what to start. Path, Dir and Log are required.
+type Options struct {
+	Path   string            // the executable file, in place, mode 0700
+	Dir    string            // the working directory, in place, mode 0700
+	Args   []string          // the arguments after the program's name, which is Path
+	Env    map[string]string // the whole environment but for PATH and HOME; keys become upper case
+	Grace  time.Duration     // from SIGTERM to SIGKILL; 0 means 10 seconds
+	Static bool              // refuse what CheckStatic refuses
+	Log    runtime.Log       // receives standard output as INFO, standard error as ERROR
+}
+
+// Process is a service that has started.
+type Process struct {
+	grace     time.Duration
+	main      *os.Process   // the group's leader
+	done      chan struct{} // closed when all is over
+	exit      runtime.Exit  // valid once done is closed
+	terminate sync.Once
+
+	mu   sync.Mutex
+	gone bool // the group's number may be somebody else's; guarded by mu
+}
+
+var _ runtime.Service = (*Process)(nil)
+
+// Start checks the executable and starts it. An executable that cannot run
+// here gives a [nex.Error] with code Invalid.
+func Start(o Options) (*Process, error) {
+	if o.Log == nil {
+		return nil, errors.New("start native service: no log")
+	}
+	check := Check
+	if o.Static {
+		check = CheckStatic
+	}
+	if err := check(o.Path); err != nil {
+		return nil, err
+	}
+	env, err := environment(o.Env, o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	path, err := filepath.Abs(o.Path)
+	if err != nil {
+		return nil, fmt.Errorf("start native service: %w", err)
+	}
+	if _, err := os.Stat(o.Dir); err != nil {
+		return nil, fmt.Errorf("start native service: working directory: %w", err)
+	}
+	p := &Process{
+		grace: o.Grace,
+		done:  make(chan struct{}),
+	}
+	if p.grace <= 0 {
+		p.grace = defaultGrace
+	}
+	started := make(chan error)
+	go p.supervise(program{
+		path: path,
+		argv: append([]string{o.Path}, o.Args...),
+		attr: os.ProcAttr{Dir: o.Dir, Env: env, Sys: attributes()},
+	}, o.Log, started)
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start native service: %w", err)
+	}
+	return p, nil
+}
+
+// Wait implements [runtime.Service].
+func (p *Process) Wait(ctx context.Context) (runtime.Exit, error) {
+	select {
+	case <-p.done:
+		return p.exit, nil
+	case <-ctx.Done():
+		return runtime.Exit{}, ctx.Err()
+	}
+}
+
+// Stop implements [runtime.Service]: SIGTERM to the group, and SIGKILL when
+// the grace period or ctx is over. It fails only if the kernel does not manage
+// to kill the service.
+func (p *Process) Stop(ctx context.Context) error {
+	p.terminate.Do(func() { p.signal(terminateGroup) })
+	grace := time.NewTimer(p.grace)
+	defer grace.Stop()
+	select {
+	case <-p.done:
+		return nil
+	case <-grace.C:
+	case <-ctx.Done():
+	}
+	p.signal(killGroup)
+	last := time.NewTimer(killTime)
+	defer last.Stop()
+	select {
+	case <-p.done:
+		return nil
+	case <-last.C:
+		return fmt.Errorf("stop native service: process %d is still there %s after it was killed",
+			p.main.Pid, killTime)
+	}
+}
+
+// signal sends to the group as long as its number is surely its own.
+func (p *Process) signal(send func(*os.Process)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.gone {
+		send(p.main)
+	}
+}
+
+// program is what the kernel is asked to execute.
+type program struct {
+	path string
+	argv []string
+	attr os.ProcAttr
+}
+
+// supervise sees the process through from its start to the last byte of its
+// output.
+func (p *Process) supervise(prog program, log runtime.Log, started chan<- error) {
+	// The kernel kills the child when the thread that made it ends, so that
+	// thread must not end before the child.
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+
+	out, err := openOutput(log)
+	if err != nil {
+		started <- err
+		return
+	}
+	prog.attr.Files = out.files
+	p.main, err = prog.start()
+	out.handOver()
+	if err != nil {
+		out.drain()
+		started <- err
+		return
+	}
+	started <- nil
+
+	state := reap(p.main, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		killGroup(p.main)
+		p.gone = true
+	})
+	out.drain()
+	p.exit = exitOf(state)
+	close(p.done)
+}
+
+// start waits for a file that is busy for a moment: one that was just written,
+// when another process started meanwhile, which holds it open until it
+// executes its own program.
+func (g program) start() (*os.Process, error) {
+	for try := 1; ; try++ {
+		process, err := os.StartProcess(g.path, g.argv, &g.attr)
+		if !errors.Is(err, syscall.ETXTBSY) || try == busyTries {
+			return process, err
+		}
+		<-time.After(busyWait)
+	}
+}
+
+// exitOf reads a state; nil means that somebody else reaped the process.
+func exitOf(state *os.ProcessState) runtime.Exit {
+	if state == nil {
+		return runtime.Exit{Code: -1}
+	}
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return runtime.Exit{Code: -1, Signal: status.Signal().String()}
+	}
+	return runtime.Exit{Code: state.ExitCode()}
+}

@@ -1,0 +1,201 @@
+package wasm
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"nex"
+	"nex/internal/runtime"
+)
+
+func TestLoadRefuses(t *testing.T) {
+	start := coded()
+	for _, c := range []struct {
+		name string
+		code []byte
+		want string
+	}{
+		{"empty", nil, "is empty"},
+		{"text", []byte("(subject, payload) => payload"), "is not a WebAssembly module: it does not begin with \\0asm"},
+		{"ELF", []byte("\x7fELF\x02\x01\x01"), "is not a WebAssembly module: it does not begin with \\0asm"},
+		{"component", append([]byte("\x00asm\x0d\x00\x01\x00"), 1, 2, 3),
+			"is a WebAssembly component; Nex runs WASI preview 1 modules: build for wasm32-wasip1"},
+		{"other version", []byte("\x00asm\x02\x00\x00\x00"),
+			"has an unknown WebAssembly version (02 00 00 00); Nex runs WASI preview 1 modules"},
+		{"cut header", []byte("\x00asm\x01"), "is cut off after 5 bytes"},
+		{"cut section", command(nil, trap...)[:20], "is cut off: its export section goes beyond the end of the file"},
+		{"cut tail", guest.code[:len(guest.code)-100], "is cut off: its data section goes beyond the end of the file"},
+		{"no sections", tiny(), "is not a WASI command: it exports no _start function; " +
+			"build a program with a main function for wasip1, not a library or reactor"},
+		{"_start with a parameter", bytes.Replace(command(nil), []byte{0x60, 0, 0}, []byte{0x60, 1, 0x7f, 0}, 1), ""},
+		{"import", importing("env", "log"), "imports the function env.log, which does not exist here: " +
+			"Nex offers WASI preview 1 (wasi_snapshot_preview1) only"},
+		{"import of an old WASI", importing("wasi_unstable", "fd_write"), "imports the function wasi_unstable.fd_write, " +
+			"which does not exist here: Nex offers WASI preview 1 (wasi_snapshot_preview1) only"},
+		{"unknown WASI import", importing("wasi_snapshot_preview1", "fd_fly"), "imports the function " +
+			"wasi_snapshot_preview1.fd_fly, which does not exist here: Nex offers WASI preview 1 (wasi_snapshot_preview1) only"},
+		{"import with another signature", importing("wasi_snapshot_preview1", "fd_write"), "cannot start: "},
+		{"imported memory", tiny(section(typeSection, 1, 0x60, 0, 0), section(importSection, []byte("\x01\x01a\x01b\x02\x00\x01")...), section(functionSection, 1, 0),
+			section(exportSection, []byte("\x01\x06_start\x00\x00")...), start), "imports the memory a.b: it must bring its own"},
+		{"imported global", tiny(section(typeSection, 1, 0x60, 0, 0), section(importSection, []byte("\x01\x01a\x01b\x03\x7f\x00")...), section(functionSection, 1, 0),
+			section(exportSection, []byte("\x01\x06_start\x00\x00")...), start), "cannot start: "},
+		{"too much memory", command([][]byte{memorySized(2049)}), "needs 128.1 MiB of memory to start, its limit is 128 MiB"},
+		{"too big a table", command([][]byte{section(tableSection, 1, 0x70, 0, 0x80, 0x80, 0x80, 1)}),
+			"has a table of 2097152 entries; 1048576 are allowed"},
+		{"shared memory", command([][]byte{section(memorySection, 1, 3, 1, 1)}), "has a memory section that is damaged or beyond what is supported"},
+		{"damaged table", command([][]byte{section(tableSection, 1, 0x70)}), "has a table section that is damaged or beyond what is supported"},
+		{"unknown section", command([][]byte{section(13, 0)}), "has a number 13 section that is damaged or beyond what is supported"},
+		{"invalid code", command(nil, 0x6a), "is not a valid WebAssembly module: "},
+		{"start section traps", tiny(section(typeSection, 1, 0x60, 0, 0), section(functionSection, 1, 0), section(exportSection, []byte("\x01\x06_start\x00\x00")...),
+			section(startSection, 0), coded(trap...)), "cannot start: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Load(t.Context(), Options{Name: "x.wasm", Code: c.code, Log: func(slog.Level, string) {}})
+			if nex.CodeOf(err) != nex.Invalid {
+				t.Fatalf("error %v with code %q, want code invalid", err, nex.CodeOf(err))
+			}
+			text := err.Error()
+			if !strings.HasPrefix(text, "x.wasm "+c.want) || strings.Contains(text, "\n") {
+				t.Errorf("error %q, want one line that begins with %q", text, "x.wasm "+c.want)
+			}
+			if !strings.HasSuffix(c.want, ": ") && c.want != "" && text != "x.wasm "+c.want {
+				t.Errorf("error %q, want %q", text, "x.wasm "+c.want)
+			}
+		})
+	}
+}
+
+func TestLoadRefusesEnvironment(t *testing.T) {
+	for _, env := range []map[string]string{{"": "x"}, {"A=B": "x"}, {"A\x00": "x"}, {"A": "x\x00"}} {
+		o := Options{Code: command(nil), Env: env, Log: func(slog.Level, string) {}}
+		if _, err := Load(t.Context(), o); nex.CodeOf(err) != nex.Invalid {
+			t.Errorf("environment %q: error %v, want invalid", env, err)
+		}
+	}
+}
+
+func TestLoadNeedsLog(t *testing.T) {
+	if _, err := Load(t.Context(), Options{Code: command(nil)}); err == nil {
+		t.Error("loaded without a log")
+	}
+}
+
+func TestLoadStopsAtContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	o := behaving("echo")
+	if _, err := Load(ctx, o); err == nil {
+		t.Error("loaded under a context that is over")
+	}
+}
+
+func TestNamedModuleRunsTwice(t *testing.T) {
+	f := mustLoad(t, Options{Code: named(), Log: func(slog.Level, string) {}})
+	for i := range 3 {
+		if _, err := invoke(t, f, ""); err != nil {
+			t.Errorf("call %d: %v", i+1, err)
+		}
+	}
+}
+
+func TestCacheDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "cache")
+	o := Options{Code: command(nil), CacheDir: dir, Log: func(slog.Level, string) {}}
+	for range 2 { // compiled, then from the cache
+		f := mustLoad(t, o)
+		if _, err := invoke(t, f, ""); err != nil {
+			t.Error(err)
+		}
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if goruntime.GOOS != "windows" && info.Mode().Perm() != 0o700 {
+		t.Errorf("cache directory has mode %v, want 0700", info.Mode().Perm())
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.CacheDir = file
+	if _, err := Load(t.Context(), o); err == nil {
+		t.Error("loaded with a file as cache directory")
+	}
+}
+
+// A leaked instance would keep its 16 MiB.
+func TestInstancesAreFreed(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	f, err := Load(t.Context(), Options{Code: command([][]byte{memorySized(256)}), Log: func(slog.Level, string) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err := invoke(t, f, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	goruntime.GC()
+	var m goruntime.MemStats
+	goruntime.ReadMemStats(&m)
+	if m.HeapAlloc > 800<<20 {
+		t.Errorf("%d MiB in use after 100 calls of 16 MiB", m.HeapAlloc>>20)
+	}
+	if err := f.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := f.Close(t.Context()); err != nil {
+		t.Errorf("second close: %v", err)
+	}
+	if _, err := f.Invoke(t.Context(), runtime.Trigger{Subject: "a"}); nex.CodeOf(err) != nex.Unavailable {
+		t.Errorf("call after close: %v, want unavailable", err)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	for _, code := range [][]byte{
+		nil, []byte("\x00asm\x0d\x00\x01\x00"), tiny(), command(nil, trap...), named(),
+		command([][]byte{section(tableSection, 1, 0x70, 0, 1), memorySized(1)}, grow...),
+		command([][]byte{section(tableSection, 1, 0x70, 1, 1, 9)}, growTable...),
+		importing("env", "log"), importing("wasi_snapshot_preview1", "sched_yield"),
+	} {
+		f.Add(code)
+	}
+	f.Fuzz(func(t *testing.T, code []byte) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		fn, err := Load(ctx, Options{Code: code, MemoryLimit: 16 << 20, Log: func(slog.Level, string) {}})
+		if err != nil {
+			return
+		}
+		_, _ = fn.Invoke(ctx, runtime.Trigger{Subject: "fuzz"}) // anything but a panic
+		if err := fn.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func FuzzConfine(f *testing.F) {
+	f.Add(command([][]byte{section(tableSection, 1, 0x70, 0, 1), memorySized(1)}, grow...), uint64(1<<20))
+	f.Add(named(), uint64(0))
+	f.Fuzz(func(t *testing.T, code []byte, limit uint64) {
+		once, err := confine(code, limit)
+		if err != nil {
+			return
+		}
+		twice, err := confine(once, limit)
+		if err != nil || !bytes.Equal(once, twice) {
+			t.Errorf("a confined module changes again: %x, then %x (%v)", once, twice, err)
+		}
+	})
+}

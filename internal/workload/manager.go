@@ -1,0 +1,225 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/xid"
+
+	"nex"
+)
+
+// Limits bound what a manager takes; 0 is unlimited.
+type Limits struct {
+	Workloads     int
+	TotalBytes    int64 // artifacts of all workloads together
+	WorkloadBytes int64 // one artifact
+}
+
+// Config is what a [Manager] works with. All fields but Limits are required.
+type Config struct {
+	Guests    Guests
+	Artifacts Artifacts
+	Conn      *nats.Conn // triggers come and are answered here
+	Reporter  Reporter
+	Log       *slog.Logger
+	NodeID    string
+	Limits    Limits
+}
+
+// Manager owns the workloads of a node.
+type Manager struct {
+	cfg     Config
+	sharing sharing
+
+	mu       sync.Mutex
+	byID     map[string]*workload
+	reserved int   // deploys under way that have no workload yet
+	bytes    int64 // artifact bytes of all workloads
+	lameDuck bool  // no restarts any more
+	closed   bool
+}
+
+// NewManager makes a manager without workloads.
+func NewManager(cfg Config) *Manager {
+	return &Manager{
+		cfg:     cfg,
+		sharing: sharing{guests: cfg.Guests, shared: map[string]*tenancy{}},
+		byID:    map[string]*workload{},
+	}
+}
+
+// Slot is the right to deploy one workload.
+type Slot struct {
+	m    *Manager
+	once sync.Once
+}
+
+// Reserve sets a slot aside, so that no number of deploys at once passes the
+// node's limit. It must be released or used.
+func (m *Manager) Reserve() (*Slot, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, nex.Errorf(nex.Unavailable, "node is shutting down")
+	}
+	if limit := m.cfg.Limits.Workloads; limit > 0 && len(m.byID)+m.reserved >= limit {
+		return nil, nex.Errorf(nex.Exhausted, "Node is at maximum workload limit. Deploy request denied")
+	}
+	m.reserved++
+	return &Slot{m: m}, nil
+}
+
+// Release gives the slot back unless it was used. Idempotent.
+func (s *Slot) Release() {
+	s.once.Do(func() {
+		s.m.mu.Lock()
+		defer s.m.mu.Unlock()
+		s.m.reserved--
+	})
+}
+
+// Deploy runs a workload and returns its id once it answers its triggers, or
+// runs if it is a service. If it fails, or ctx ends before, nothing of it is
+// left. The workload outlives ctx.
+func (m *Manager) Deploy(ctx context.Context, slot *Slot, spec Spec) (id string, err error) {
+	started := make(chan error, 1)
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return "", nex.Errorf(nex.Unavailable, "node is shutting down")
+	}
+	w := begin(m, xid.New().String(), spec, started)
+	m.byID[w.id] = w
+	m.mu.Unlock()
+	slot.Release() // the workload counts from here
+
+	select {
+	case err := <-started:
+		if err != nil {
+			<-w.done
+			return "", err
+		}
+		return w.id, nil
+	case <-ctx.Done():
+		return "", errors.Join(
+			nex.Errorf(nex.Timeout, "workload %s did not start in time", spec.Name),
+			w.stop(context.WithoutCancel(ctx)))
+	}
+}
+
+// Stop ends a workload and returns when it is gone. When ctx ends only the
+// waiting does.
+func (m *Manager) Stop(ctx context.Context, id string) error {
+	m.mu.Lock()
+	w := m.byID[id]
+	m.mu.Unlock()
+	if w == nil {
+		return nex.Errorf(nex.NotFound, "No such workload")
+	}
+	return w.stop(ctx)
+}
+
+// Get returns a deployed workload of a namespace.
+func (m *Manager) Get(namespace, id string) (Summary, bool) {
+	m.mu.Lock()
+	w := m.byID[id]
+	m.mu.Unlock()
+	if w == nil || w.spec.Namespace != namespace {
+		return Summary{}, false
+	}
+	return w.summary()
+}
+
+// List returns the deployed workloads of all namespaces, oldest first.
+func (m *Manager) List() []Summary {
+	m.mu.Lock()
+	all := make([]*workload, 0, len(m.byID))
+	for _, w := range m.byID {
+		all = append(all, w)
+	}
+	m.mu.Unlock()
+	list := make([]Summary, 0, len(all))
+	for _, w := range all {
+		if s, ok := w.summary(); ok {
+			list = append(list, s)
+		}
+	}
+	sortByAge(list)
+	return list
+}
+
+// EndRestarts makes services that end from now on stay ended, as for a node
+// that is to be emptied.
+func (m *Manager) EndRestarts() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lameDuck = true
+}
+
+func (m *Manager) restarts() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.lameDuck
+}
+
+// Close stops all workloads and takes no more. It returns when they are gone
+// or ctx ends.
+func (m *Manager) Close(ctx context.Context) {
+	m.mu.Lock()
+	m.closed = true
+	all := make([]*workload, 0, len(m.byID))
+	for _, w := range m.byID {
+		all = append(all, w)
+	}
+	m.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, w := range all {
+		wg.Go(func() {
+			if err := w.stop(ctx); err != nil {
+				m.cfg.Log.Error("Workload could not be stopped", "workload", w.id, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// allow returns the size check for one workload's artifact; what it allowed
+// last counts toward the node's total until the workload is gone.
+func (m *Manager) allow(w *workload) func(int64) error {
+	return func(size int64) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		l := m.cfg.Limits
+		if l.WorkloadBytes > 0 && size > l.WorkloadBytes {
+			return nex.Errorf(nex.Exhausted, "Workload file size would exceed node limitations")
+		}
+		if l.TotalBytes > 0 && m.bytes-w.bytes+size > l.TotalBytes {
+			return nex.Errorf(nex.Exhausted, "Workload file size would exceed node total limitations")
+		}
+		m.bytes += size - w.bytes
+		w.bytes = size
+		return nil
+	}
+}
+
+// remove forgets a workload whose loop has ended.
+func (m *Manager) remove(w *workload) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.byID, w.id)
+	m.bytes -= w.bytes
+	w.bytes = 0
+}
+
+// since is a duration that reads zero for the zero time.
+func since(t time.Time) time.Duration {
+	if t.IsZero() {
+		return 0
+	}
+	return time.Since(t)
+}

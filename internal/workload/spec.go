@@ -1,0 +1,90 @@
+// Package workload takes workloads from request to rest: it fetches their
+// artifacts, runs them on guests, answers their triggers, and starts them
+// again when they or their guest are lost.
+//
+// A [Manager] owns all workloads of a node. Each workload has one loop that
+// alone decides what happens to it. All methods are safe for concurrent use.
+// The package decides nothing about who may deploy what, and does not know
+// what kind of machine a guest is.
+package workload
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"time"
+
+	"nex"
+	"nex/internal/artifact"
+	"nex/internal/guest"
+)
+
+// Spec is what was asked for, checked and complete. It does not change.
+type Spec struct {
+	Namespace   string
+	Name        string
+	Description string
+	Type        nex.WorkloadType
+	Claims      nex.Claims // of the deploy request
+	Artifact    artifact.Ref
+	File        string // the artifact's name in error texts
+	Argv        []string
+	Environment map[string]string // in clear: never print it
+	Triggers    []string
+	Essential   bool          // start a service again when it fails
+	Timeout     time.Duration // of one function call
+	Static      bool          // refuse dynamically linked executables
+}
+
+// Guest is a booted machine for one tenant.
+type Guest interface {
+	Deploy(ctx context.Context, d guest.Deploy, artifact io.Reader, sink guest.Sink) error
+	Invoke(ctx context.Context, t guest.Trigger) (guest.Result, error)
+	Undeploy(ctx context.Context, id string) error
+	// Gone is closed when the guest is lost or released, and all of it gone.
+	Gone() <-chan struct{}
+	// Release ends the guest and returns when it is gone.
+	Release()
+}
+
+// Guests hands out guests, each to one taker.
+type Guests interface {
+	Take(ctx context.Context) (Guest, error)
+}
+
+// Artifacts fetches what workloads are made of.
+type Artifacts interface {
+	Fetch(ctx context.Context, r artifact.Ref, allow func(size int64) error) (artifact.Artifact, error)
+	Find(sha256 string) (artifact.Artifact, bool)
+}
+
+// Reporter publishes what happens to workloads. Its methods do not block for
+// long.
+type Reporter interface {
+	// Event reports a fact about a workload's life.
+	Event(namespace, id string, e nex.EventData)
+	// Called reports one function call. Under overload some may be lost,
+	// never the call itself.
+	Called(c Call)
+	// Log passes on what a workload printed.
+	Log(s nex.LogSubject, level slog.Level, text string)
+}
+
+// Call is the record of one function call.
+type Call struct {
+	Namespace, Name, ID string
+
+	Trigger string // as registered
+	Elapsed time.Duration
+	Err     error // nil when it was answered with a value
+}
+
+// Summary is the state of a workload that has been deployed.
+type Summary struct {
+	ID      string
+	Spec    Spec
+	SHA256  string
+	Healthy bool          // it runs now, rather than being started again
+	Uptime  time.Duration // since it was deployed
+	Busy    time.Duration // spent in function calls
+}

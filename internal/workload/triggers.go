@@ -1,0 +1,225 @@
+package workload
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"nex"
+	"nex/internal/guest"
+)
+
+const (
+	// window is how many calls of one workload may be running or waiting;
+	// what comes beyond is told so at once.
+	window = 1024
+	// margin is how long after a function's timeout its agent's answer is
+	// waited for.
+	margin = 100 * time.Millisecond
+	// drainTimeout bounds how long a stop waits for calls under way, beyond
+	// their own timeout.
+	drainTimeout = 2 * time.Second
+)
+
+// triggers answers the messages on a workload's trigger subjects. Calls that
+// come while the workload changes guests wait for the next one, as long as
+// their timeout allows.
+type triggers struct {
+	w     *workload
+	slots chan struct{}
+	calls sync.WaitGroup // running or waiting
+
+	mu      sync.Mutex
+	guest   Guest         // nil between guests
+	changed chan struct{} // closed when guest is set
+	subs    []*nats.Subscription
+	drained []chan struct{}
+	closed  bool // no new subscriptions
+	ended   bool // no new calls
+}
+
+func newTriggers(w *workload) *triggers {
+	return &triggers{w: w, slots: make(chan struct{}, window), changed: make(chan struct{})}
+}
+
+// attach lets calls go to a guest.
+func (t *triggers) attach(g Guest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.guest = g
+	close(t.changed)
+}
+
+// detach makes calls wait for the next guest.
+func (t *triggers) detach() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.guest = nil
+	t.changed = make(chan struct{})
+}
+
+// current returns the guest, waiting for one until ctx ends.
+func (t *triggers) current(ctx context.Context) (Guest, error) {
+	for {
+		t.mu.Lock()
+		g, changed := t.guest, t.changed
+		t.mu.Unlock()
+		if g != nil {
+			return g, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, nex.Errorf(nex.Unavailable, "workload %s is being started again", t.w.spec.Name)
+		}
+	}
+}
+
+// subscribe starts listening, once; it returns when the server knows.
+// Messages that come before the first guest is attached wait for it.
+func (t *triggers) subscribe(ctx context.Context) error {
+	if len(t.w.spec.Triggers) == 0 {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || len(t.subs) > 0 {
+		return nil
+	}
+	nc := t.w.m.cfg.Conn
+	queue := "nex." + t.w.spec.Namespace + "." + t.w.spec.Name // replicas share the work
+	for _, subject := range t.w.spec.Triggers {
+		sub, err := nc.QueueSubscribe(subject, queue, func(m *nats.Msg) { t.take(subject, m) })
+		if err != nil {
+			return nex.Errorf(nex.Invalid, "subscribe to trigger subject %q: %v", subject, err)
+		}
+		drained := make(chan struct{})
+		sub.SetClosedHandler(func(string) { close(drained) })
+		t.subs, t.drained = append(t.subs, sub), append(t.drained, drained)
+	}
+	if err := nc.FlushWithContext(ctx); err != nil && nc.IsConnected() {
+		return fmt.Errorf("subscribe to trigger subjects: %w", err)
+	}
+	return nil
+}
+
+// close stops listening, lets what was accepted be answered, and returns when
+// it is, or after a bounded time. Idempotent.
+func (t *triggers) close(ctx context.Context) {
+	t.mu.Lock()
+	subs, drained := t.subs, t.drained
+	t.subs, t.drained, t.closed = nil, nil, true
+	t.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, t.w.spec.Timeout+drainTimeout)
+	defer cancel()
+	for _, sub := range subs {
+		_ = sub.Drain() // fails only when the connection is closed
+	}
+	for i := range drained {
+		select {
+		case <-drained[i]:
+		case <-ctx.Done():
+			_ = subs[i].Unsubscribe() // likewise
+		}
+	}
+	t.mu.Lock()
+	t.ended = true
+	t.mu.Unlock()
+	finished := make(chan struct{})
+	go func() { t.calls.Wait(); close(finished) }()
+	select {
+	case <-finished: // calls end soon in any case: each has its deadline
+	case <-ctx.Done():
+	}
+}
+
+// take gives a message a call of its own, or refuses it at once.
+func (t *triggers) take(pattern string, m *nats.Msg) {
+	select {
+	case t.slots <- struct{}{}:
+	default:
+		t.answer(pattern, m, guest.Result{}, nex.Errorf(nex.Overloaded, "%d calls of %s are waiting, try again later", window, t.w.spec.Name))
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return // it missed its drain: the connection is in trouble
+	}
+	t.calls.Go(func() {
+		defer func() { <-t.slots }()
+		r, err := t.call(m)
+		t.answer(pattern, m, r, err)
+	})
+}
+
+// call runs the function for one message, within its timeout counted from
+// now.
+func (t *triggers) call(m *nats.Msg) (guest.Result, error) {
+	deadline := time.Now().Add(t.w.spec.Timeout)
+	ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(margin))
+	defer cancel()
+	g, err := t.current(ctx)
+	if err != nil {
+		return guest.Result{}, err
+	}
+	r, err := g.Invoke(ctx, guest.Trigger{
+		ID: t.w.id, Subject: m.Subject, Reply: m.Reply, Header: m.Header, Payload: m.Data, Timeout: time.Until(deadline),
+	})
+	t.w.busy.Add(int64(r.Elapsed))
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nex.Errorf(nex.Timeout, "function %s did not answer within %s", t.w.spec.Name, t.w.spec.Timeout)
+	}
+	if limit := t.w.m.cfg.Conn.MaxPayload(); err == nil && int64(len(r.Payload)) > limit {
+		err = nex.Errorf(nex.BadReply, "reply of %d bytes is over the server's limit of %d", len(r.Payload), limit)
+	}
+	return r, err
+}
+
+// answer replies to whoever waits, exactly once, and reports the call.
+func (t *triggers) answer(pattern string, m *nats.Msg, r guest.Result, err error) {
+	if m.Reply != "" {
+		reply := &nats.Msg{Subject: m.Reply, Data: r.Payload}
+		if err != nil {
+			reply = failure(m.Reply, err)
+		}
+		if err := t.w.m.cfg.Conn.PublishMsg(reply); err != nil {
+			t.w.log.Warn("Reply could not be sent", "error", err)
+		}
+	}
+	t.w.m.cfg.Reporter.Called(Call{
+		Namespace: t.w.spec.Namespace, Name: t.w.spec.Name, ID: t.w.id,
+		Trigger: pattern, Elapsed: r.Elapsed, Err: err,
+	})
+}
+
+// failure is the reply to a call that failed: the headers of NATS micro and
+// the error as JSON.
+func failure(subject string, err error) *nats.Msg {
+	e := &nex.Error{Code: nex.CodeOf(err), Message: err.Error()}
+	m := nats.NewMsg(subject)
+	m.Header.Set(micro.ErrorHeader, oneLine(e.Message))
+	m.Header.Set(micro.ErrorCodeHeader, strconv.Itoa(e.Code.Status()))
+	m.Data, _ = json.Marshal(e) // two strings always have a JSON form
+	return m
+}
+
+// oneLine makes a text safe for a header.
+func oneLine(s string) string {
+	const longest = 512
+	clean := make([]rune, 0, min(len(s), longest))
+	for _, r := range s {
+		if len(clean) == longest || r == '\n' || r == '\r' {
+			break
+		}
+		clean = append(clean, r)
+	}
+	return string(clean)
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Makes sure that the programs named as arguments (of git, make, gcc) are there:
+# as root on Debian it installs the missing ones, elsewhere it names them.
+set -euo pipefail
+
+if ! command -v go >/dev/null; then
+	echo "Go 1.26 or newer is needed and not in PATH: https://go.dev/doc/install" >&2
+	exit 1
+fi
+
+packages=()
+for program in "$@"; do
+	command -v "$program" >/dev/null && continue
+	packages+=("$program")
+	[ "$program" = gcc ] && packages+=(libc6-dev)
+done
+[ ${#packages[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+	echo "please install: ${packages[*]}" >&2
+	exit 1
+fi
+echo "installing ${packages[*]}"
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
