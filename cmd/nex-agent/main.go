@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 
 	"nex/internal/agent"
@@ -14,9 +13,6 @@ import (
 
 // version is set at build time.
 var version = "development"
-
-// linkFD is the file descriptor of the guest link a node passes on.
-const linkFD = 3
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
@@ -32,21 +28,18 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// serve works in the current directory, which a node makes for each agent.
 func serve(args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("unexpected argument %q", args[0])
-	}
-	file := os.NewFile(linkFD, "guest link")
-	conn, err := net.FileConn(file)
-	if err != nil {
-		return fmt.Errorf("no guest link on file descriptor %d: nodes start this program, see nex node up --help", linkFD)
-	}
-	if err := file.Close(); err != nil {
-		return fmt.Errorf("close duplicate of the guest link: %w", err)
 	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return fmt.Errorf("find working directory: %w", err)
 	}
-	return agent.Run(context.Background(), conn, agent.Config{Version: version, Dir: dir})
+	link, err := agent.InheritedLink()
+	if err != nil {
+		return err
+	}
+	return agent.Run(context.Background(), link, agent.Config{Version: version, Dir: dir})
 }

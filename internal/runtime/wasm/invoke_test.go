@@ -19,7 +19,7 @@ func TestFailures(t *testing.T) {
 		{"silent", "exit status 3"},
 		{"nonsense", "exit status 98: unknown behaviour nonsense"},
 	} {
-		f := mustLoad(t, behaving(c.behaviour))
+		f := mustLoad(t, Behaving(c.behaviour))
 		_, err := invoke(t, f, "")
 		wantError(t, err, nex.Exception, c.want)
 	}
@@ -61,7 +61,7 @@ func TestMemoryLimit(t *testing.T) {
 		t.Errorf("growth within the limit: %v", err)
 	}
 
-	hog := behaving("hog")
+	hog := Behaving("hog")
 	hog.MemoryLimit = 16 << 20
 	_, err = invoke(t, mustLoad(t, hog), "")
 	if nex.CodeOf(err) != nex.OutOfMemory || !strings.HasPrefix(err.Error(), "out of memory (limit 16 MiB): exit status 2: ") {
@@ -86,7 +86,7 @@ func TestTablesAreBounded(t *testing.T) {
 
 func TestStandardErrorIsLogged(t *testing.T) {
 	var log recorder
-	o := behaving("lines")
+	o := Behaving("lines")
 	o.Log = log.log
 	if got, err := invoke(t, mustLoad(t, o), ""); got != "" || err != nil {
 		t.Errorf("reply %q, %v", got, err)
@@ -102,12 +102,12 @@ func TestStandardErrorIsLogged(t *testing.T) {
 }
 
 func TestHugeReply(t *testing.T) {
-	_, err := invoke(t, mustLoad(t, behaving("huge")), "")
+	_, err := invoke(t, mustLoad(t, Behaving("huge")), "")
 	wantError(t, err, nex.BadReply, "the reply is larger than 64 MiB")
 }
 
 func TestWorld(t *testing.T) {
-	o := behaving("world")
+	o := Behaving("world")
 	o.Env["Mixed_case"] = "kept as it is"
 	f := mustLoad(t, o)
 	look := func() map[string]string {
@@ -149,8 +149,8 @@ func TestWorld(t *testing.T) {
 
 func TestDeadline(t *testing.T) {
 	for name, o := range map[string]Options{
-		"Go loop":   behaving("loop"),
-		"sleep":     behaving("sleep"),
+		"Go loop":   Behaving("loop"),
+		"sleep":     Behaving("sleep"),
 		"tiny loop": {Code: command(nil, forever...), Log: func(slog.Level, string) {}},
 	} {
 		f := mustLoad(t, o)
@@ -187,7 +187,7 @@ func loopStarted(t *testing.T, f *Function, log <-chan string) <-chan error {
 
 func TestOverloadAndForcedClose(t *testing.T) {
 	log := make(chan string, 1)
-	o := behaving("logloop")
+	o := Behaving("logloop")
 	o.MaxConcurrency = 1
 	o.Log = func(_ slog.Level, text string) { log <- text }
 	f := mustLoad(t, o)

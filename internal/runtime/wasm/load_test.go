@@ -92,7 +92,7 @@ func TestLoadNeedsLog(t *testing.T) {
 func TestLoadStopsAtContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	o := behaving("echo")
+	o := Behaving("echo")
 	if _, err := Load(ctx, o); err == nil {
 		t.Error("loaded under a context that is over")
 	}
@@ -133,14 +133,14 @@ func TestCacheDir(t *testing.T) {
 	}
 }
 
-// A leaked instance would keep its 16 MiB.
+// A leaked instance would keep its 8 MiB.
 func TestInstancesAreFreed(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	f, err := Load(t.Context(), Options{Code: command([][]byte{memorySized(256)}), Log: func(slog.Level, string) {}})
+	f, err := Load(t.Context(), Options{Code: command([][]byte{memorySized(128)}), Log: func(slog.Level, string) {}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 100 {
+	for range 60 {
 		if _, err := invoke(t, f, ""); err != nil {
 			t.Fatal(err)
 		}
@@ -148,8 +148,8 @@ func TestInstancesAreFreed(t *testing.T) {
 	goruntime.GC()
 	var m goruntime.MemStats
 	goruntime.ReadMemStats(&m)
-	if m.HeapAlloc > 800<<20 {
-		t.Errorf("%d MiB in use after 100 calls of 16 MiB", m.HeapAlloc>>20)
+	if m.HeapAlloc > 240<<20 {
+		t.Errorf("%d MiB in use after 60 calls of 8 MiB", m.HeapAlloc>>20)
 	}
 	if err := f.Close(t.Context()); err != nil {
 		t.Error(err)

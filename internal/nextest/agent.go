@@ -1,0 +1,136 @@
+package nextest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"nex/internal/agent"
+	"nex/internal/guest"
+	"nex/internal/machine"
+)
+
+// Main runs a package's tests and fails if they leave goroutines. The test
+// binary can also be a real agent: see [AgentPath].
+func Main(m *testing.M) {
+	if filepath.Base(os.Args[0]) == machine.AgentName() {
+		os.Exit(runAgent())
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// AgentPath returns an executable that is a real agent: this test binary under
+// the agent's name, so that agents are checked for races too. The package's
+// TestMain must be [Main].
+func AgentPath(t testing.TB) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatalf("find test binary: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), machine.AgentName())
+	if err := os.Symlink(self, path); err != nil {
+		t.Fatalf("name test binary: %v", err)
+	}
+	return path
+}
+
+func runAgent() int {
+	dir, err := os.Getwd()
+	if err == nil {
+		var link net.Conn
+		if link, err = agent.InheritedLink(); err == nil {
+			err = agent.Run(context.Background(), link, agent.Config{Version: "test", Dir: dir})
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "nex-agent:", err)
+		return 1
+	}
+	return 0
+}
+
+// FakeLauncher is a [machine.Launcher] whose machines are goroutines of the
+// test: their agent is a [guest.Handler]. Set the fields before use.
+type FakeLauncher struct {
+	// Handler makes the agent of one machine.
+	Handler func(id string) guest.Handler
+	// Fail, if set, is asked before each launch; its error fails it.
+	Fail func() error
+	// Silent agents never say hello.
+	Silent bool
+
+	mu    sync.Mutex
+	boots []*FakeMachine
+}
+
+var _ machine.Launcher = (*FakeLauncher)(nil)
+
+// FakeMachine is a machine of a [FakeLauncher].
+type FakeMachine struct {
+	id   string
+	link net.Conn
+	end  context.CancelFunc
+	gone chan struct{}
+}
+
+// Launch boots a fake machine.
+func (l *FakeLauncher) Launch(_ context.Context, id string) (machine.Machine, error) {
+	if l.Fail != nil {
+		if err := l.Fail(); err != nil {
+			return nil, err
+		}
+	}
+	near, far := net.Pipe()
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &FakeMachine{id: id, link: near, end: cancel, gone: make(chan struct{})}
+	go func() {
+		defer close(m.gone)
+		if l.Silent {
+			<-ctx.Done()
+			_ = far.Close() // a pipe's Close returns nil
+			return
+		}
+		_ = guest.NewServer(far, l.Handler(id)).Run(ctx, guest.Hello{Version: "fake"}) // how the link ended is the node's to judge
+	}()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.boots = append(l.boots, m)
+	return m, nil
+}
+
+// Booted returns all machines launched so far.
+func (l *FakeLauncher) Booted() []*FakeMachine {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]*FakeMachine(nil), l.boots...)
+}
+
+// ID is the machine's id.
+func (m *FakeMachine) ID() string { return m.id }
+
+// Link is the node's end of the link.
+func (m *FakeMachine) Link() net.Conn { return m.link }
+
+// Gone is closed when the machine has ended.
+func (m *FakeMachine) Gone() <-chan struct{} { return m.gone }
+
+// Crash ends the machine's agent, as kill -9 would.
+func (m *FakeMachine) Crash() { m.end() }
+
+// Destroy ends the machine.
+func (m *FakeMachine) Destroy(ctx context.Context) error {
+	m.end()
+	select {
+	case <-m.gone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

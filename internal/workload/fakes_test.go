@@ -1,0 +1,215 @@
+package workload_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"nex"
+	"nex/internal/artifact"
+	"nex/internal/guest"
+	"nex/internal/nextest"
+	"nex/internal/workload"
+)
+
+func TestMain(m *testing.M) { nextest.Main(m) }
+
+// host is a Guests whose guests a test scripts.
+type host struct {
+	mu     sync.Mutex
+	guests []*fakeGuest
+	fail   error                                                      // of Take
+	deploy func(*fakeGuest, guest.Deploy, guest.Sink) error           // nil: accept
+	invoke func(context.Context, guest.Trigger) (guest.Result, error) // nil: echo
+}
+
+func (h *host) Take(context.Context) (workload.Guest, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fail != nil {
+		return nil, h.fail
+	}
+	g := &fakeGuest{host: h, gone: make(chan struct{}), running: map[string]guest.Sink{}}
+	h.guests = append(h.guests, g)
+	return g, nil
+}
+
+func (h *host) taken() []*fakeGuest {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.guests)
+}
+
+func (h *host) failTaking(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fail = err
+}
+
+type fakeGuest struct {
+	host *host
+	gone chan struct{}
+	once sync.Once
+
+	mu      sync.Mutex
+	running map[string]guest.Sink
+}
+
+func (g *fakeGuest) Deploy(_ context.Context, d guest.Deploy, artifact io.Reader, sink guest.Sink) error {
+	if _, err := io.Copy(io.Discard, artifact); err != nil {
+		return err
+	}
+	if g.host.deploy != nil {
+		if err := g.host.deploy(g, d, sink); err != nil {
+			return err
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.running[d.ID] = sink
+	return nil
+}
+
+func (g *fakeGuest) Invoke(ctx context.Context, t guest.Trigger) (guest.Result, error) {
+	g.mu.Lock()
+	_, ok := g.running[t.ID]
+	g.mu.Unlock()
+	if !ok {
+		return guest.Result{}, errors.New("not deployed on this guest")
+	}
+	if g.host.invoke == nil {
+		return guest.Result{Payload: t.Payload, Elapsed: time.Millisecond}, nil
+	}
+	return g.host.invoke(ctx, t)
+}
+
+func (g *fakeGuest) Undeploy(_ context.Context, id string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.running, id)
+	return nil
+}
+
+func (g *fakeGuest) Gone() <-chan struct{} { return g.gone }
+func (g *fakeGuest) Release()              { g.once.Do(func() { close(g.gone) }) }
+
+// exit plays the end of a service.
+func (g *fakeGuest) exit(id string, e guest.Exit) {
+	g.mu.Lock()
+	sink := g.running[id]
+	delete(g.running, id)
+	g.mu.Unlock()
+	sink.Exited(e)
+}
+
+func (g *fakeGuest) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.running)
+}
+
+// disk is an Artifacts holding one file.
+type disk struct {
+	artifact.Artifact
+	fail error
+}
+
+func (d disk) Fetch(_ context.Context, _ artifact.Ref, allow func(int64) error) (artifact.Artifact, error) {
+	if d.fail != nil {
+		return artifact.Artifact{}, d.fail
+	}
+	return d.Artifact, allow(d.Size)
+}
+
+func (d disk) Find(string) (artifact.Artifact, bool) { return artifact.Artifact{}, false }
+
+// recorder is a Reporter that lets tests wait for what it hears.
+type recorder struct {
+	events chan nex.EventData
+	calls  chan workload.Call
+}
+
+func (r *recorder) Event(_, _ string, e nex.EventData)     { r.events <- e }
+func (r *recorder) Called(c workload.Call)                 { r.calls <- c }
+func (r *recorder) Log(nex.LogSubject, slog.Level, string) {}
+
+// bench is a manager and everything around it.
+type bench struct {
+	*workload.Manager
+	host   *host
+	report *recorder
+	nc     *nats.Conn // of the caller
+}
+
+func newBench(t *testing.T, limits workload.Limits) *bench {
+	t.Helper()
+	s := nextest.Server(t)
+	path := filepath.Join(t.TempDir(), "artifact")
+	if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{host: &host{}, report: &recorder{events: make(chan nex.EventData, 1000), calls: make(chan workload.Call, 10000)}, nc: nextest.Connect(t, s)}
+	b.Manager = workload.NewManager(workload.Config{
+		Guests: b.host, Artifacts: disk{Artifact: artifact.Artifact{Path: path, SHA256: "d1", Size: 7}},
+		Conn: nextest.Connect(t, s), Reporter: b.report, Log: slog.New(slog.DiscardHandler), NodeID: "NODE", Limits: limits,
+	})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), nextest.Patience)
+		defer cancel()
+		b.Close(ctx)
+		for _, g := range b.host.taken() {
+			select {
+			case <-g.gone:
+			default:
+				t.Error("a guest was not released")
+			}
+		}
+	})
+	return b
+}
+
+func function(name string, triggers ...string) workload.Spec {
+	return workload.Spec{Namespace: "default", Name: name, Type: nex.V8, Triggers: triggers, Timeout: 5 * time.Second}
+}
+
+func service(name string, essential bool) workload.Spec {
+	return workload.Spec{Namespace: "default", Name: name, Type: nex.Native, Essential: essential, Timeout: time.Second}
+}
+
+// deploy runs a workload that must come up.
+func (b *bench) deploy(t *testing.T, s workload.Spec) string {
+	t.Helper()
+	slot, err := b.Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := b.Manager.Deploy(t.Context(), slot, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// event waits for the next event and checks its type.
+func (b *bench) event(t *testing.T, want nex.EventData) nex.EventData {
+	t.Helper()
+	e := nextest.Await(t, b.report.events, want.EventType())
+	if e.EventType() != want.EventType() {
+		t.Fatalf("event %+v, want %s", e, want.EventType())
+	}
+	return e
+}
+
+func (b *bench) request(t *testing.T, subject, payload string) (*nats.Msg, error) {
+	t.Helper()
+	return b.nc.Request(subject, []byte(payload), nextest.Patience)
+}
