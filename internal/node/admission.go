@@ -183,8 +183,9 @@ func checkStop(token string, s workload.Summary) error {
 	}
 	refuse := func(why string) error { return nex.Errorf(nex.Unauthorized, "Invalid stop request: %s", why) }
 	start := s.Spec.Claims
-	// Claims that name what they stop cannot be a captured deploy claim.
-	if claims.Stops == "" && (claims.ID == start.ID || claims.IssuedAt.Equal(start.IssuedAt)) {
+	// Claims with a digest come from some deploy request; those that name what
+	// they stop do not. Nex 0.2.7 told them apart by time alone.
+	if claims.Hash != "" || claims.Stops == "" && (claims.ID == start.ID || claims.IssuedAt.Equal(start.IssuedAt)) {
 		return refuse("stop claims appear to be cloned or captured from the original start claims. Rejecting for security reasons")
 	}
 	switch {
