@@ -2,10 +2,12 @@ package nex
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
@@ -58,11 +60,14 @@ func DecodeClaims(token string) (Claims, error) {
 	}, nil
 }
 
+// ages is more seconds than matter, and not so many that [time.Time] wraps.
+const ages = 1 << 40
+
 func unix(s int64) time.Time {
 	if s == 0 {
 		return time.Time{}
 	}
-	return time.Unix(s, 0)
+	return time.Unix(max(-ages, min(s, ages)), 0)
 }
 
 // ValidAt reports whether now is inside the claim's times.
@@ -79,6 +84,20 @@ func (c Claims) Digest() string {
 		return c.Hash
 	}
 	return ""
+}
+
+// ObjectDigest turns the digest of an object in a JetStream Object Store,
+// "SHA-256=" and base64, into lowercase hex; anything else gives "".
+func ObjectDigest(d string) string {
+	raw, ok := strings.CutPrefix(d, "SHA-256=")
+	if !ok {
+		return ""
+	}
+	sum, err := base64.URLEncoding.DecodeString(raw)
+	if err != nil {
+		return ""
+	}
+	return hex.EncodeToString(sum)
 }
 
 // Keys are what a client signs and seals with.

@@ -148,11 +148,23 @@ func ParseEvent(subject string, data []byte) (Event, error) {
 	if err != nil {
 		return Event{}, err
 	}
-	e := Event{Namespace: ns}
-	if err := json.Unmarshal(data, &e.Event); err != nil {
+	e, err := decodeEvent(data)
+	if err != nil {
 		return Event{}, fmt.Errorf("event on %s: %w", subject, err)
 	}
-	return e, nil
+	return Event{Namespace: ns, Event: e}, nil
+}
+
+// decodeEvent also survives the texts on which the library panics, as with a
+// data_base64 that is no string: anyone may publish on an event subject.
+func decodeEvent(data []byte) (e cloudevents.Event, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			e, err = cloudevents.Event{}, fmt.Errorf("malformed CloudEvent: %v", p)
+		}
+	}()
+	err = json.Unmarshal(data, &e)
+	return e, err
 }
 
 // Log is one record of a workload's log, as received.

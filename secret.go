@@ -1,6 +1,10 @@
 package nex
 
-import "log/slog"
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
 
 // Secret is a text that prints as [redacted] everywhere but in JSON, where it
 // must travel. Convert it to string to use it.
@@ -10,8 +14,9 @@ const redacted = "[redacted]"
 
 func (Secret) String() string { return redacted }
 
-// GoString hides the text from %#v.
-func (Secret) GoString() string { return redacted }
+// Format hides the text from every verb, also from those that are not for
+// texts: for them fmt would show the value beside its complaint.
+func (Secret) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, redacted) }
 
 // LogValue hides the text from structured logs.
 func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }

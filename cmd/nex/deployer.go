@@ -145,12 +145,9 @@ func (c *deployer) place(ctx context.Context, node nex.NodeInfo, w nex.Workload)
 func (d *deployer) upload(ctx context.Context, f source) (nex.Location, error) {
 	ctx, cancel := d.within(ctx, deployWait)
 	defer cancel()
-	js, err := jetstream.New(d.nc)
-	if d.conn.jsDomain != "" {
-		js, err = jetstream.NewWithDomain(d.nc, d.conn.jsDomain)
-	}
+	js, err := d.jetStream()
 	if err != nil {
-		return nex.Location{}, fmt.Errorf("open JetStream: %w", err)
+		return nex.Location{}, err
 	}
 	bucket, err := js.ObjectStore(ctx, devBucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -168,6 +165,38 @@ func (d *deployer) upload(ctx context.Context, f source) (nex.Location, error) {
 		return nex.Location{}, fmt.Errorf("upload %s to bucket %s: %w", f.path, devBucket, err)
 	}
 	return nex.ParseLocation("nats://" + devBucket + "/" + f.key)
+}
+
+func (d *deployer) jetStream() (js jetstream.JetStream, err error) {
+	if d.conn.jsDomain != "" {
+		js, err = jetstream.NewWithDomain(d.nc, d.conn.jsDomain)
+	} else {
+		js, err = jetstream.New(d.nc)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	return js, nil
+}
+
+// digest asks the Object Store for the SHA-256 of an artifact, so that the
+// node runs what is there now and nothing else.
+func (d *deployer) digest(ctx context.Context, l nex.Location) (string, error) {
+	ctx, cancel := d.within(ctx, 0)
+	defer cancel()
+	js, err := d.jetStream()
+	if err != nil {
+		return "", err
+	}
+	bucket, err := js.ObjectStore(ctx, l.Bucket())
+	if err != nil {
+		return "", fmt.Errorf("open bucket %s: %w", l.Bucket(), err)
+	}
+	info, err := bucket.GetInfo(ctx, l.Key())
+	if err != nil {
+		return "", fmt.Errorf("find %s in bucket %s: %w", l.Key(), l.Bucket(), err)
+	}
+	return nex.ObjectDigest(info.Digest), nil
 }
 
 // meter shows a progress bar on a terminal while the returned reader is read.

@@ -56,8 +56,12 @@ func (r *runCmd) run(ctx context.Context) error {
 		return err
 	}
 	d := deployer{cli: r.cli, client: client, nc: nc, keys: keys}
+	digest, err := d.digest(ctx, location)
+	if err != nil {
+		return err
+	}
 	placed, err := d.place(ctx, nex.NodeInfo{NodeID: r.node, TargetXkey: info.PublicXkey}, nex.Workload{
-		Name: r.name, Type: f.typ, Location: location, Description: r.description, Argv: strings.Fields(r.argv),
+		Name: r.name, Type: f.typ, Location: location, SHA256: digest, Description: r.description, Argv: strings.Fields(r.argv),
 		Environment: r.env, Essential: r.essential, TriggerSubjects: r.triggers,
 		FunctionTimeout: r.timeout, JSDomain: r.conn.jsDomain,
 	})

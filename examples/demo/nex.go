@@ -35,11 +35,12 @@ func build(ctx context.Context, dir string) error {
 		{"CGO_ENABLED=0", "echoservice", "./examples/native/echoservice"},
 	} {
 		output := filepath.Join(dir, b.output)
-		fmt.Printf("$ %s go build -o %s %s\n", b.target, output, b.source)
-		cmd := program(ctx, "go", "build", "-o", output, b.source)
+		fmt.Printf("$ %s go build -trimpath -o %s %s\n", b.target, output, b.source)
+		cmd := program(ctx, "go", "build", "-trimpath", "-o", output, b.source)
 		cmd.Env = append(append(os.Environ(), "GOTMPDIR="+dir), strings.Fields(b.target)...)
-		if text, err := cmd.CombinedOutput(); err != nil {
-			return because(ctx, fmt.Errorf("build %s: %w\n%s", b.source, err, text))
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return because(ctx, fmt.Errorf("build %s: %w", b.source, err))
 		}
 	}
 	return nil
@@ -88,8 +89,9 @@ func withNex(ctx context.Context, dir string, work func(context.Context, *nex) e
 	dev := program(ctx, nexPath, "dev", "--port", port, "--state-dir", filepath.Join(dir, "state"))
 	dev.Env, dev.Stdout, dev.Stderr = n.env, &log, &log
 	if err := dev.Start(); err != nil {
-		end(err)
-		return fmt.Errorf("start nex dev: %w", err)
+		err = because(ctx, fmt.Errorf("start nex dev: %w", err))
+		end(nil)
+		return err
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -105,7 +107,7 @@ func withNex(ctx context.Context, dir string, work func(context.Context, *nex) e
 
 	end(errors.New("the demo is over"))
 	if left := <-ended; !dev.ProcessState.Success() || errors.Is(left, exec.ErrWaitDelay) {
-		err = errors.Join(err, fmt.Errorf("end nex dev: %w (%s)", left, dev.ProcessState))
+		err = errors.Join(err, fmt.Errorf("end nex dev: %w", left))
 	}
 	if err != nil && !errors.Is(outer.Err(), context.Canceled) {
 		err = fmt.Errorf("%w\n\nnex dev said:\n%s", err, &log)

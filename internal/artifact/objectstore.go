@@ -2,12 +2,9 @@ package artifact
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -30,7 +27,7 @@ func (s ObjectStore) Stat(ctx context.Context, r Ref) (Info, error) {
 	if err != nil {
 		return Info{}, explain(r, err)
 	}
-	return Info{Size: int64(info.Size), SHA256: hexDigest(info.Digest)}, nil
+	return Info{Size: int64(info.Size), SHA256: nex.ObjectDigest(info.Digest)}, nil
 }
 
 // Open reads an object; the client library checks its digest at the end.
@@ -73,18 +70,4 @@ func explain(r Ref, err error) error {
 		return nex.Errorf(nex.Invalid, "nats: invalid object-store name: %q", r.Bucket)
 	}
 	return fmt.Errorf("fetch %s: %w", r, err)
-}
-
-// hexDigest turns the store's "SHA-256=<base64url>" into lowercase hex, and
-// anything else into "".
-func hexDigest(d string) string {
-	raw, ok := strings.CutPrefix(d, "SHA-256=")
-	if !ok {
-		return ""
-	}
-	sum, err := base64.URLEncoding.DecodeString(raw)
-	if err != nil {
-		return ""
-	}
-	return hex.EncodeToString(sum)
 }

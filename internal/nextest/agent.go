@@ -20,7 +20,7 @@ import (
 // binary can also be a real agent: see [AgentPath].
 func Main(m *testing.M) {
 	if filepath.Base(os.Args[0]) == machine.AgentName() {
-		os.Exit(runAgent())
+		os.Exit(RunAgent())
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -41,7 +41,8 @@ func AgentPath(t testing.TB) string {
 	return path
 }
 
-func runAgent() int {
+// RunAgent is the main function of a real agent; it returns the exit code.
+func RunAgent() int {
 	dir, err := os.Getwd()
 	if err == nil {
 		var link net.Conn

@@ -1,6 +1,8 @@
 package nextest
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -22,18 +24,29 @@ func Server(t testing.TB) *server.Server {
 // ServerOn is [Server] on a given port.
 func ServerOn(t testing.TB, port int) *server.Server {
 	t.Helper()
+	s, err := StartServer(t.TempDir(), port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	return s
+}
+
+// StartServer starts a NATS server with JetStream on a loopback port, which
+// the caller shuts down.
+func StartServer(dir string, port int) (*server.Server, error) {
 	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true,
 	})
 	if err != nil {
-		t.Fatalf("set up NATS server: %v", err)
+		return nil, fmt.Errorf("set up NATS server: %w", err)
 	}
 	s.Start()
-	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
 	if !s.ReadyForConnections(Patience) {
-		t.Fatal("NATS server did not start")
+		s.Shutdown()
+		return nil, errors.New("NATS server did not start")
 	}
-	return s
+	return s, nil
 }
 
 // Connect returns a connection to a server, closed when the test ends.

@@ -120,7 +120,11 @@ func (t *triggers) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, t.w.spec.Timeout+drainTimeout)
 	defer cancel()
 	for _, sub := range subs {
-		_ = sub.Drain() // fails only when the connection is closed
+		if t.w.m.cfg.Conn.IsConnected() {
+			_ = sub.Drain() // fails only when the connection is closed
+		} else {
+			_ = sub.Unsubscribe() // likewise; draining would wait for the server
+		}
 	}
 	for i := range drained {
 		select {

@@ -19,13 +19,19 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// newTest returns an isolate of the script, and what it prints.
-func newTest(tb testing.TB, code string, memory int64) (*isolate, *[]string) {
+// newEngine returns an engine.
+func newEngine(tb testing.TB) *Engine {
 	tb.Helper()
 	e, err := New()
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return e
+}
+
+// newTest returns an isolate of the script, and what it prints.
+func newTest(tb testing.TB, e *Engine, code string, memory int64) (*isolate, *[]string) {
+	tb.Helper()
 	var printed []string
 	iso, err := e.New(tb.Context(), js.Source{
 		Name: "test.js", Code: []byte(code), Info: `{"env":{}}`, Memory: memory,
@@ -74,7 +80,7 @@ func TestCallsLeakNothing(t *testing.T) {
 		"bytes", "text", "json", "async", "thenable", "throw", "reject", "never", "bad", "cycle", "print", "codec",
 		"detached", "import", "eval", "regexp",
 	}
-	i, printed := newTest(t, code, 64<<20)
+	i, printed := newTest(t, newEngine(t), code, 64<<20)
 	payload := make([]byte, 3000)
 	if _, err := rand.Read(payload); err != nil {
 		t.Fatal(err)
@@ -95,12 +101,8 @@ func TestCallsLeakNothing(t *testing.T) {
 		}
 		return usage(i)
 	}
-	total := 100_000
-	if testing.Short() {
-		total = 10_000
-	}
-	before, blocks := calls(1000*len(kinds)), len(i.heap.large)
-	after := calls(total)
+	before, blocks := calls(10*len(kinds)), len(i.heap.large)
+	after := calls(100_000 / slower)
 	if before.Fobj_count != after.Fobj_count || before.Fstr_count != after.Fstr_count || before.Fatom_count != after.Fatom_count {
 		t.Errorf("objects %d → %d, strings %d → %d, atoms %d → %d", before.Fobj_count, after.Fobj_count,
 			before.Fstr_count, after.Fstr_count, before.Fatom_count, after.Fatom_count)
@@ -118,7 +120,7 @@ func TestCallsLeakNothing(t *testing.T) {
 
 // A native function that counts nothing is ended through its heap.
 func TestLongNativesAreAbandoned(t *testing.T) {
-	i, _ := newTest(t, `const text = "[" + '"aaaaaaa",'.repeat(3_000_000) + "1]"; () => JSON.parse(text).length`, 1<<30)
+	i, _ := newTest(t, newEngine(t), `const text = "[" + '"aaaaaaa",'.repeat(1_000_000) + "1]"; () => JSON.parse(text).length`, 512<<20)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	_, err := i.Call(ctx, js.Call{})
@@ -133,8 +135,9 @@ func TestLongNativesAreAbandoned(t *testing.T) {
 // A context that ends just when the call does must leave the isolate fit for
 // the next call, or unusable; never stuck and never stopped by mistake.
 func TestContextEndsWithTheCall(t *testing.T) {
-	i, _ := newTest(t, `() => 1`, 16<<20)
-	for n := range 2000 {
+	e := newEngine(t)
+	i, _ := newTest(t, e, `() => 1`, 16<<20)
+	for n := range 2000 / slower {
 		ctx, cancel := context.WithCancel(t.Context())
 		started := make(chan struct{})
 		go func() {
@@ -149,7 +152,7 @@ func TestContextEndsWithTheCall(t *testing.T) {
 		}
 		<-started
 		if !i.Usable() {
-			i, _ = newTest(t, `() => 1`, 16<<20)
+			i, _ = newTest(t, e, `() => 1`, 16<<20)
 		}
 		if reply, err := i.Call(t.Context(), js.Call{}); err != nil || string(reply) != "1" {
 			t.Fatalf("reply %q, %v", reply, err)
@@ -158,7 +161,7 @@ func TestContextEndsWithTheCall(t *testing.T) {
 }
 
 func TestPanicsOfThePrintFunctionPass(t *testing.T) {
-	i, _ := newTest(t, `() => console.log("x")`, 16<<20)
+	i, _ := newTest(t, newEngine(t), `() => console.log("x")`, 16<<20)
 	i.print = func(int, string) { panic("print") }
 	v := func() (v any) {
 		defer func() { v = recover() }()
@@ -172,10 +175,7 @@ func TestPanicsOfThePrintFunctionPass(t *testing.T) {
 
 // Isolates with little memory run out of it at any allocation there is.
 func TestAnyAllocationMayFail(t *testing.T) {
-	e, err := New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := newEngine(t)
 	const code = `class A { #x = 1; get x() { return this.#x } }
 		const table = new Map(); let tag = Symbol("s"); var re = /(?<year>\d{4})-\d+/gu;
 		for (let i = 0; i < 500; i++) table.set(i, new A());
@@ -186,7 +186,7 @@ func TestAnyAllocationMayFail(t *testing.T) {
 			try { null.x } catch (e) { all.push(e.message.replace(/n/g, (m) => m + m)) }
 			return {all, text: ctx.text(), json: JSON.stringify(all).split(","), subject, year: "2026-01".match(re), big: String(2n ** 999n)};
 		}`
-	for memory := int64(minMemory); memory < minMemory+600_000; memory += 30_011 {
+	for memory := int64(minMemory); memory < minMemory+600_000; memory += 20_011 * slower {
 		iso, err := e.New(t.Context(), js.Source{Name: "t.js", Code: []byte(code), Info: `{"env":{}}`, Memory: memory, Print: func(int, string) {}})
 		if errors.Is(err, js.ErrMemory) {
 			continue

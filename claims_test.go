@@ -1,0 +1,336 @@
+package nex_test
+
+import (
+	"encoding/base64"
+	"maps"
+	"math"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nkeys"
+
+	"nex"
+)
+
+// keyring is crypto.json.
+type keyring struct {
+	Issuer      keyPair
+	OtherIssuer keyPair `json:"other_issuer"`
+	Node        keyPair
+	NodeX       keyPair `json:"node_x"`
+	SenderX     keyPair `json:"sender_x"`
+	Artifact    struct {
+		SHA256 string `json:"sha256_hex"`
+	}
+	Environment struct {
+		Plain  map[string]string
+		Sealed string `json:"sealed_base64"`
+	}
+	JWT    map[string]string
+	Expect []struct {
+		JWT, Sub, Iss, Hash, For string
+		Valid                    bool
+	}
+}
+
+type keyPair struct{ Public, Seed string }
+
+func keyOf(t testing.TB, seed string) nkeys.KeyPair {
+	t.Helper()
+	kp, err := nkeys.FromSeed([]byte(seed))
+	if strings.HasPrefix(seed, "SX") {
+		kp, err = nkeys.FromCurveSeed([]byte(seed))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kp
+}
+
+func (k keyring) keys(t testing.TB) nex.Keys {
+	return nex.Keys{Issuer: keyOf(t, k.Issuer.Seed), Sender: keyOf(t, k.SenderX.Seed)}
+}
+
+func decodeClaims(t testing.TB, token string) nex.Claims {
+	t.Helper()
+	c, err := nex.DecodeClaims(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// mayDeploy and mayStop are what Nex 0.2.7 asks of claims.
+func mayDeploy(c nex.Claims, now time.Time) bool { return nex.ValidName(c.Name) && c.ValidAt(now) }
+
+func mayStop(stop, start nex.Claims) bool {
+	return stop.ID != start.ID && !stop.IssuedAt.Equal(start.IssuedAt) && stop.Name == start.Name && stop.Issuer == start.Issuer
+}
+
+func TestClaimsOfVectors(t *testing.T) {
+	k := vector[keyring](t, "crypto")
+	now := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+	for _, e := range k.Expect {
+		c := decodeClaims(t, k.JWT[e.JWT])
+		valid := mayDeploy(c, now)
+		if e.For != "" {
+			start, _, _ := strings.Cut(e.For, " ")
+			valid = mayStop(c, decodeClaims(t, k.JWT[start]))
+		}
+		if valid != e.Valid {
+			t.Errorf("%s for %q: valid is %v", e.JWT, e.For, valid)
+		}
+		if e.Sub != "" && c.Name != e.Sub || e.Iss != "" && c.Issuer != e.Iss || e.Hash != "" && c.Hash != e.Hash {
+			t.Errorf("%s: %+v", e.JWT, c)
+		}
+	}
+}
+
+func TestDecodeClaims(t *testing.T) {
+	k := vector[keyring](t, "crypto")
+	ok := decodeClaims(t, k.JWT["deploy_ok"])
+	want := nex.Claims{
+		ID: "TU3IW6RIZSAICX6PL46NCX3FKALR4VKEXPDDVVFXSHV7VPV5QHVQ", Issuer: k.Issuer.Public, Name: "echofn",
+		Hash: k.Artifact.SHA256, IssuedAt: time.Unix(1795224567, 0),
+	}
+	if ok != want {
+		t.Errorf("got  %+v\nwant %+v", ok, want)
+	}
+	if ok.Digest() != k.Artifact.SHA256 {
+		t.Errorf("digest %q", ok.Digest())
+	}
+	if c := decodeClaims(t, k.JWT["deploy_cli_hash"]); c.Digest() != "" || c.Hash == "" || c.ID != ok.ID {
+		t.Errorf("placeholder: %+v", c)
+	}
+	if c := decodeClaims(t, k.JWT["deploy_expired"]); !c.Expires.Equal(time.Unix(1600000000, 0)) {
+		t.Errorf("expires %v", c.Expires)
+	}
+	if c := decodeClaims(t, k.JWT["stop_ok"]); c.Hash != "" || c.Digest() != "" || c.Stops != "" {
+		t.Errorf("stop: %+v", c)
+	}
+}
+
+func TestDecodeClaimsRefuses(t *testing.T) {
+	k := vector[keyring](t, "crypto")
+	ok := strings.Split(k.JWT["deploy_ok"], ".")
+	other := strings.Split(k.JWT["deploy_other_issuer"], ".")
+	for name, token := range map[string]string{
+		"nothing": "", "one chunk": "x", "dots": "..", "four chunks": strings.Join(append(ok, "x"), "."),
+		"other signature": ok[0] + "." + ok[1] + "." + other[2],
+		"no signature":    ok[0] + "." + ok[1] + ".",
+		"other payload":   ok[0] + "." + other[1] + "." + ok[2],
+		"algorithm none":  base64.RawURLEncoding.EncodeToString([]byte(`{"typ":"JWT","alg":"none"}`)) + "." + ok[1] + ".",
+	} {
+		if c, err := nex.DecodeClaims(token); err == nil || !strings.HasPrefix(err.Error(), "could not decode workload JWT: ") {
+			t.Errorf("%s: %+v, %v", name, c, err)
+		}
+	}
+	for _, token := range []string{"x", ""} {
+		if _, err := nex.DecodeClaims(token); err == nil || err.Error() != "could not decode workload JWT: expected 3 chunks" {
+			t.Errorf("%q: %v", token, err)
+		}
+	}
+}
+
+func TestValidAt(t *testing.T) {
+	at := func(s int64) time.Time { return time.Unix(s, 0) }
+	for _, c := range []struct {
+		claims nex.Claims
+		now    int64
+		want   bool
+	}{
+		{nex.Claims{}, 5, true},
+		{nex.Claims{Expires: at(6)}, 5, true}, {nex.Claims{Expires: at(5)}, 5, false}, {nex.Claims{Expires: at(4)}, 5, false},
+		{nex.Claims{NotBefore: at(5)}, 5, true}, {nex.Claims{NotBefore: at(6)}, 5, false},
+		{nex.Claims{NotBefore: at(4), Expires: at(6)}, 5, true},
+	} {
+		if got := c.claims.ValidAt(at(c.now)); got != c.want {
+			t.Errorf("%+v at %d: %v", c.claims, c.now, got)
+		}
+	}
+}
+
+// TestTimesBeyondTime: a claim may hold any 64 bits as a time.
+func TestTimesBeyondTime(t *testing.T) {
+	issuer := keyOf(t, vector[keyring](t, "crypto").Issuer.Seed)
+	for _, c := range []struct {
+		notBefore, expires int64
+		want               bool
+	}{
+		{0, math.MaxInt64, true}, {math.MaxInt64, 0, false}, {0, math.MinInt64, false}, {math.MinInt64, 0, true}, {0, -1, false},
+	} {
+		g := jwt.NewGenericClaims("echofn")
+		g.NotBefore, g.Expires = c.notBefore, c.expires
+		token, err := g.Encode(issuer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := decodeClaims(t, token).ValidAt(time.Now()); got != c.want {
+			t.Errorf("not before %d, expires %d: valid is %v", c.notBefore, c.expires, got)
+		}
+	}
+}
+
+func TestDigestIsLowercaseHex(t *testing.T) {
+	hex := strings.Repeat("0123456789abcdef", 4)
+	for hash, want := range map[string]string{
+		hex: hex, strings.ToUpper(hex): "", hex[1:]: "", hex + "0": "", hex + "\n": "", "": "", "abc12345TODOmakethisreal": "",
+	} {
+		if got := (nex.Claims{Hash: hash}).Digest(); got != want {
+			t.Errorf("%q: got %q", hash, got)
+		}
+	}
+}
+
+func TestValidName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"echofn": true, "Echo-fn_2": true, "": false, "bad name!": false, "a.b": false, "a\n": false, "ü": false, "*": false,
+	} {
+		if nex.ValidName(name) != want {
+			t.Errorf("%q: want %v", name, want)
+		}
+	}
+}
+
+// TestSignedRequests checks what a client signs by the rules of the vectors,
+// in a bubble of time: claims differ when they are of different seconds.
+func TestSignedRequests(t *testing.T) {
+	k := vector[keyring](t, "crypto")
+	keys := k.keys(t)
+	synctest.Test(t, func(t *testing.T) {
+		env := map[string]string{"A": "1"}
+		r, err := keys.Deploy(nex.Workload{
+			Name: "echofn", Type: nex.V8, SHA256: k.Artifact.SHA256, Environment: env, Essential: true, Description: "d",
+			Argv: []string{"x"}, TriggerSubjects: []string{"js.*"}, JSDomain: "hub", FunctionTimeout: 1500 * time.Millisecond, SourceName: "echo.js",
+		}, "N1", k.NodeX.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := decodeClaims(t, r.WorkloadJWT)
+		if !mayDeploy(start, time.Now()) || start.Name != "echofn" || start.Digest() != k.Artifact.SHA256 || start.Issuer != k.Issuer.Public || start.Stops != "" {
+			t.Errorf("deploy claims %+v", start)
+		}
+		if r.SenderPublicKey != k.SenderX.Public || r.TargetNode != "N1" || r.Type != nex.V8 || !r.Essential || r.Description != "d" ||
+			r.JSDomain != "hub" || r.FunctionTimeoutMS != 1500 || r.SourceName != "echo.js" || len(r.Argv) != 1 || len(r.TriggerSubjects) != 1 {
+			t.Errorf("request %+v", r)
+		}
+		if got, err := nex.OpenEnvironment(r.Environment, keyOf(t, k.NodeX.Seed), r.SenderPublicKey); err != nil || !maps.Equal(got, env) {
+			t.Errorf("environment %v, %v", got, err)
+		}
+		time.Sleep(time.Second)
+		s, err := keys.Stop("echofn", "w1", "N1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := decodeClaims(t, s.WorkloadJWT)
+		if !mayStop(stop, start) || stop.Stops != "w1" || stop.Hash != "" || s.WorkloadID != "w1" || s.TargetNode != "N1" {
+			t.Errorf("stop claims %+v in %+v", stop, s)
+		}
+	})
+}
+
+func TestDeployRefusesWhatNodesRefuse(t *testing.T) {
+	k := vector[keyring](t, "crypto")
+	if _, err := k.keys(t).Deploy(nex.Workload{Name: "bad name!"}, "N1", k.NodeX.Public); nex.CodeOf(err) != nex.Invalid {
+		t.Errorf("bad name: %v", err)
+	}
+	if _, err := k.keys(t).Deploy(nex.Workload{Name: "ok"}, "N1", "no key"); err == nil {
+		t.Error("sealed for a node without a key")
+	}
+}
+
+func TestEnvironmentOfVectorOpens(t *testing.T) {
+	k := vector[keyring](t, "crypto")
+	env, err := nex.OpenEnvironment(k.Environment.Sealed, keyOf(t, k.NodeX.Seed), k.SenderX.Public)
+	if err != nil || !maps.Equal(env, k.Environment.Plain) {
+		t.Errorf("got %v, %v", env, err)
+	}
+}
+
+func TestEnvironmentRoundTrip(t *testing.T) {
+	k := vector[keyring](t, "crypto")
+	sender, node := keyOf(t, k.SenderX.Seed), keyOf(t, k.NodeX.Seed)
+	for _, env := range []map[string]string{nil, {}, {"": ""}, {"A": "1", "ü": "<&>\"\x00\n", "LONG": strings.Repeat("x", 1<<20)}} {
+		sealed, err := nex.SealEnvironment(env, sender, k.NodeX.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := nex.OpenEnvironment(sealed, node, k.SenderX.Public)
+		if err != nil || !maps.Equal(got, env) {
+			t.Errorf("%d variables came back as %d, %v", len(env), len(got), err)
+		}
+	}
+}
+
+// TestOpenEnvironmentRefuses also fixes the texts that nodes pass on.
+func TestOpenEnvironmentRefuses(t *testing.T) {
+	k := vector[keyring](t, "crypto")
+	node := keyOf(t, k.NodeX.Seed)
+	const secret = "hunter2"
+	seal := func(plain string) string {
+		box, err := keyOf(t, k.SenderX.Seed).Seal([]byte(plain), k.NodeX.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return base64.StdEncoding.EncodeToString(box)
+	}
+	notObject := "the sealed text is not a JSON object of strings"
+	for _, c := range []struct {
+		sealed, sender, want string
+	}{
+		{"!" + k.Environment.Sealed, k.SenderX.Public, "illegal base64 data at input byte 0"},
+		{k.Environment.Sealed, k.NodeX.Public, "nkeys: could not decrypt input"},
+		{k.Environment.Sealed, k.Issuer.Public, ""},
+		{k.Environment.Sealed, "", ""},
+		{"", k.SenderX.Public, ""},
+		{base64.StdEncoding.EncodeToString([]byte("xkv1")), k.SenderX.Public, ""},
+		{seal(secret), k.SenderX.Public, notObject},
+		{seal(`{"PASSWORD":"` + secret), k.SenderX.Public, notObject},
+		{seal(`{"` + secret + `":5}`), k.SenderX.Public, notObject},
+		{seal(`["` + secret + `"]`), k.SenderX.Public, notObject},
+	} {
+		env, err := nex.OpenEnvironment(c.sealed, node, c.sender)
+		if err == nil || c.want != "" && err.Error() != c.want || strings.Contains(err.Error(), secret) {
+			t.Errorf("%.20q from %.5q: %v, %v", c.sealed, c.sender, env, err)
+		}
+	}
+}
+
+func FuzzDecodeClaims(f *testing.F) {
+	for _, token := range vector[keyring](f, "crypto").JWT {
+		f.Add(token)
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	f.Add("..")
+	f.Add(b64([]byte(`null`)) + "." + b64([]byte(`null`)) + ".")
+	f.Add(b64([]byte(`{"typ":"JWT","alg":"ed25519"}`)) + "." + b64([]byte(`{"nats":null}`)) + ".AA")
+	f.Fuzz(func(t *testing.T, token string) {
+		c, err := nex.DecodeClaims(token)
+		if err == nil && c.Issuer == "" {
+			t.Errorf("%q was signed by nobody", token)
+		}
+	})
+}
+
+func FuzzOpenEnvironment(f *testing.F) {
+	const secret = "hunter2"
+	k := vector[keyring](f, "crypto")
+	node, sender := keyOf(f, k.NodeX.Seed), keyOf(f, k.SenderX.Seed)
+	f.Add(k.Environment.Sealed, k.SenderX.Public, `{"A":"`, `"}`)
+	f.Add("eGt2MQ==", k.NodeX.Public, "", "")
+	f.Add("", "", `{"`, `":1}`)
+	f.Fuzz(func(t *testing.T, sealed, from, before, after string) {
+		_, _ = nex.OpenEnvironment(sealed, node, from)
+		box, err := sender.Seal([]byte(before+secret+after), k.NodeX.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = nex.OpenEnvironment(base64.StdEncoding.EncodeToString(box), node, k.SenderX.Public)
+		if err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("the error shows the secret: %v", err)
+		}
+	})
+}

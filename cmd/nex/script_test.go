@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"nex"
+	"nex/internal/nextest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"nex":       main,
+		"nex-agent": func() { os.Exit(nextest.RunAgent()) },
+	})
+}
+
+// TestScripts runs the user stories in testdata/script, each with a NATS
+// server of its own at $NATS_URL, the stock nats CLI, and a free port $PORT.
+func TestScripts(t *testing.T) {
+	natsCLI := nextest.NATSCLI(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			return setUp(e, natsCLI)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"node":    awaitNode,
+			"answers": awaitAnswer,
+			"replace": replaceFile,
+			"nothing": nothingLeft,
+		},
+	})
+}
+
+func setUp(e *testscript.Env, natsCLI string) error {
+	store, err := os.MkdirTemp("", "nex-script-*")
+	if err != nil {
+		return err
+	}
+	srv, err := nextest.StartServer(store, server.RANDOM_PORT)
+	if err != nil {
+		return err
+	}
+	e.Defer(func() { srv.Shutdown(); srv.WaitForShutdown(); _ = os.RemoveAll(store) })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	_, port, _ := strings.Cut(l.Addr().String(), ":")
+	if err := l.Close(); err != nil {
+		return err
+	}
+	for _, dir := range []string{"home", "tmp"} {
+		if err := os.Mkdir(filepath.Join(e.WorkDir, dir), 0o700); err != nil {
+			return err
+		}
+	}
+	e.Setenv("PATH", e.Getenv("PATH")+string(filepath.ListSeparator)+filepath.Dir(natsCLI))
+	e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
+	e.Setenv("TMPDIR", filepath.Join(e.WorkDir, "tmp"))
+	e.Setenv("NATS_URL", srv.ClientURL())
+	e.Setenv("PORT", port)
+	e.Setenv("EXAMPLES", examplesDir())
+	return nil
+}
+
+func examplesDir() string {
+	dir, err := filepath.Abs("../../examples")
+	if err != nil {
+		panic(err)
+	}
+	return dir
+}
+
+// connect waits for the server a script talks to.
+func connect(ts *testscript.TestScript, url string) *nats.Conn {
+	nc, err := nats.Connect(url, nats.RetryOnFailedConnect(true), nats.ReconnectWait(20*time.Millisecond), nats.MaxReconnects(-1))
+	ts.Check(err)
+	return nc
+}
+
+// awaitNode [URL]: waits until a node answers and sets $NODE to its id.
+func awaitNode(ts *testscript.TestScript, neg bool, args []string) {
+	url := ts.Getenv("NATS_URL")
+	if len(args) > 0 {
+		url = args[0]
+	}
+	nc := connect(ts, url)
+	defer nc.Close()
+	client, err := nex.NewClient(nc, "")
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), nextest.Patience)
+	defer cancel()
+	for every := time.NewTicker(20 * time.Millisecond); ; {
+		for n, err := range client.Nodes(ctx) {
+			ts.Check(err)
+			ts.Setenv("NODE", n.NodeID)
+			every.Stop()
+			return
+		}
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			ts.Fatalf("no node answers at %s", url)
+		}
+	}
+}
+
+// awaitAnswer URL SUBJECT PAYLOAD WANT: asks until the answer is WANT.
+func awaitAnswer(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 4 {
+		ts.Fatalf("usage: answers URL SUBJECT PAYLOAD WANT")
+	}
+	nc := connect(ts, args[0])
+	defer nc.Close()
+	deadline := time.After(nextest.Patience)
+	every := time.NewTicker(20 * time.Millisecond)
+	defer every.Stop()
+	got := ""
+	for {
+		m, err := nc.Request(args[1], []byte(args[2]), time.Second)
+		if err == nil {
+			got = string(m.Data)
+		} else {
+			got = err.Error()
+		}
+		if got == args[3] {
+			return
+		}
+		select {
+		case <-every.C:
+		case <-deadline:
+			ts.Fatalf("%s answers %q, want %q", args[1], got, args[3])
+		}
+	}
+}
+
+// replaceFile FROM TO: renames FROM over TO, as editors save.
+func replaceFile(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(os.Rename(ts.MkAbs(args[0]), ts.MkAbs(args[1])))
+}
+
+// nothingLeft: no temporary file and no process of this script is left.
+func nothingLeft(ts *testscript.TestScript, neg bool, args []string) {
+	left, err := os.ReadDir(ts.MkAbs("tmp"))
+	ts.Check(err)
+	if len(left) > 0 {
+		ts.Fatalf("left behind: %v", left)
+	}
+	links, err := filepath.Glob("/proc/[0-9]*/cwd")
+	ts.Check(err)
+	for _, link := range links {
+		if cwd, err := os.Readlink(link); err == nil && strings.HasPrefix(cwd, ts.MkAbs("tmp")) {
+			ts.Fatalf("left behind: %s in %s", link, cwd)
+		}
+	}
+	fmt.Fprintln(ts.Stdout(), "nothing left")
+}

@@ -1,0 +1,27 @@
+package nextest
+
+import (
+	"os"
+	"testing"
+)
+
+// NATSCLI returns the path of the stock nats CLI, which make test builds and
+// names in NEX_TEST_NATS_CLI. Without it the test is skipped, in CI it fails.
+func NATSCLI(t testing.TB) string {
+	t.Helper()
+	path := os.Getenv("NEX_TEST_NATS_CLI")
+	if path == "" {
+		missing(t, "NEX_TEST_NATS_CLI names no nats CLI; make test builds one")
+	}
+	return path
+}
+
+// missing skips a test for want of something, or fails it where CI should
+// have provided it.
+func missing(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}
