@@ -54,8 +54,9 @@ func isProgram(s source) bool {
 }
 
 // isOutside reports whether s is not part of what programs are made of: tests
-// have examples that print, and a TestMain that ends the process.
-func isOutside(s source) bool { return isProgram(s) || s.test }
+// and their support have examples that print, and a TestMain that ends the
+// process.
+func isOutside(s source) bool { return isProgram(s) || s.test || s.pkg == "nextest" }
 
 // maySleep reports whether s is a program, or a test in whose bubbles sleeping
 // takes no time and waits for nothing real.
