@@ -175,16 +175,33 @@ func (l *link) send(ctx context.Context, k kind, id uint32, head, body []byte) e
 	for i, f := range split(k, id, head, body) {
 		select {
 		case l.out <- f:
+			continue
 		case <-l.done:
 			return l.cause()
 		case <-ctx.Done():
-			if i > 0 { // a half-sent message cannot be taken back
-				l.fail(fmt.Errorf("send on guest link: %w", ctx.Err()))
-			}
+		}
+		if i == 0 {
 			return ctx.Err()
+		}
+		if err := l.insist(f); err != nil { // a half-sent message cannot be taken back
+			return err
 		}
 	}
 	return nil
+}
+
+// insist queues a frame, and takes the other end for hung if it cannot.
+func (l *link) insist(f frame) error {
+	t := time.NewTimer(hangAfter)
+	defer t.Stop()
+	select {
+	case l.out <- f:
+		return nil
+	case <-t.C:
+		l.fail(errHung)
+	case <-l.done:
+	}
+	return l.cause()
 }
 
 // call asks the other end and waits for the answer or ctx. With hangs set,

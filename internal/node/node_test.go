@@ -485,3 +485,22 @@ func TestUnavailableSandboxIsSaid(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestWasmEcho runs the example that is written in Rust.
+func TestWasmEcho(t *testing.T) {
+	module, err := os.ReadFile("../../examples/wasm/echofunction/echofunction.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, settings(t))
+	w := r.upload(t, "echofunctionwasm", nex.Wasm, module)
+	w.TriggerSubjects = []string{"wasm.*"}
+	if _, err := r.deploy(t, w); err != nil {
+		t.Fatal(err)
+	}
+	for _, payload := range []string{"hello", "", strings.Repeat("\x00\xff", 20_000)} {
+		if m := r.call(t, "wasm.echo", []byte(payload)); string(m.Data) != payload+"wasm.echo" {
+			t.Errorf("%d bytes came back as %d, %v", len(payload), len(m.Data), m.Header)
+		}
+	}
+}

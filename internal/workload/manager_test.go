@@ -379,3 +379,28 @@ func TestReplicasShareTheWork(t *testing.T) {
 	default:
 	}
 }
+
+func TestStopWithoutAGuestAnswersWhatWaits(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	s := function("f", "t.f")
+	s.Timeout = 10 * nextest.Patience
+	id := b.deploy(t, s)
+	b.host.failTaking(nex.Errorf(nex.Unavailable, "no machine"))
+	b.host.taken()[0].Release()
+	b.event(t, nex.WorkloadDeployed{})
+	b.event(t, nex.WorkloadRestarting{})
+	inbox := b.nc.NewRespInbox()
+	sub, err := b.nc.SubscribeSync(inbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.nc.PublishRequest("t.f", inbox, nil), b.nc.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Stop(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := sub.NextMsg(nextest.Patience); err != nil || m.Header.Get("Nats-Service-Error-Code") != "503" {
+		t.Errorf("the waiting call got %v, %v", m, err)
+	}
+}

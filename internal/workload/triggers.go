@@ -38,7 +38,7 @@ type triggers struct {
 
 	mu      sync.Mutex
 	guest   Guest         // nil between guests
-	changed chan struct{} // closed when guest is set
+	changed chan struct{} // closed when guest is set or none will be
 	subs    []*nats.Subscription
 	drained []chan struct{}
 	closed  bool // no new subscriptions
@@ -54,7 +54,13 @@ func (t *triggers) attach(g Guest) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.guest = g
+	t.tellLocked()
+}
+
+// tellLocked wakes the calls that wait for a guest.
+func (t *triggers) tellLocked() {
 	close(t.changed)
+	t.changed = make(chan struct{})
 }
 
 // detach makes calls wait for the next guest.
@@ -62,17 +68,19 @@ func (t *triggers) detach() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.guest = nil
-	t.changed = make(chan struct{})
 }
 
-// current returns the guest, waiting for one until ctx ends.
+// current returns the guest, waiting for one until ctx ends or none will come.
 func (t *triggers) current(ctx context.Context) (Guest, error) {
 	for {
 		t.mu.Lock()
-		g, changed := t.guest, t.changed
+		g, changed, closed := t.guest, t.changed, t.closed
 		t.mu.Unlock()
 		if g != nil {
 			return g, nil
+		}
+		if closed {
+			return nil, nex.Errorf(nex.Unavailable, "workload %s is being stopped", t.w.spec.Name)
 		}
 		select {
 		case <-changed:
@@ -116,6 +124,7 @@ func (t *triggers) close(ctx context.Context) {
 	t.mu.Lock()
 	subs, drained := t.subs, t.drained
 	t.subs, t.drained, t.closed = nil, nil, true
+	t.tellLocked()
 	t.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, t.w.spec.Timeout+drainTimeout)
 	defer cancel()

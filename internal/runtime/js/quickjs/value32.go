@@ -1,4 +1,4 @@
-//go:build 386 || arm || mips || mipsle
+//go:build 386 || arm
 
 package quickjs
 
@@ -15,7 +15,6 @@ import (
 const (
 	valueSize   = unsafe.Sizeof(value(0))
 	floatAddend = (0x7ff80000 - lib.EJS_TAG_FIRST + 1) << 32
-	nan         = 0x7ff8000000000000 - floatAddend&math.MaxUint64
 )
 
 const (
@@ -34,6 +33,7 @@ func tag(v value) int32 {
 // word returns the pointer that v holds.
 func word(v value) uintptr { return uintptr(v) }
 
+// newFloat returns n, which must not be a NaN.
 func newFloat(n float64) value { return value(math.Float64bits(n)) - floatAddend }
 
 // integer returns the value of v, which is one of the tag int.
