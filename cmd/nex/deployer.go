@@ -155,8 +155,11 @@ func (d *deployer) upload(ctx context.Context, f source) (nex.Location, error) {
 			Bucket: devBucket, Description: devBucketText, Storage: jetstream.FileStorage, MaxBytes: d.bucketMaxBytes,
 		})
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
 		return nex.Location{}, fmt.Errorf("open upload bucket %s: %w (uploads need JetStream: nats-server -js)", devBucket, err)
+	case err != nil:
+		return nex.Location{}, fmt.Errorf("open upload bucket %s: %w", devBucket, err)
 	}
 	body, done := d.meter(f)
 	_, err = bucket.Put(ctx, jetstream.ObjectMeta{Name: f.key}, body)

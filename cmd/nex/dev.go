@@ -119,7 +119,7 @@ func (d *dev) showLogs(ctx context.Context, client *nex.Client, log *slog.Logger
 			log.Warn("Log record lost", "error", err)
 			continue
 		}
-		log.Log(ctx, r.Level, strings.TrimRight(r.Text, "\r\n"), "workload", r.Workload)
+		printLog(ctx, log, r, "workload", r.Workload)
 	}
 	return nil
 }

@@ -100,6 +100,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		return exitOK
 	case errors.As(err, &f):
 		text := f.Error()
+		if ctx.Err() != nil {
+			text = "interrupted"
+		}
 		if !strings.HasPrefix(text, "⛔") {
 			text = "nex: error: " + text
 		}
@@ -119,7 +122,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.As(err, &unreachable):
 		return exitUnreachable
-	case nex.CodeOf(err) == nex.Timeout:
+	case nex.CodeOf(err) == nex.Timeout, errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
 	case errors.As(err, &refused):
 		return exitRefused

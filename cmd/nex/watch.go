@@ -55,7 +55,7 @@ func (l *logsCmd) run(ctx context.Context) error {
 				return err
 			}
 		default:
-			printLog(ctx, log, r)
+			printLog(ctx, log, r, "namespace", r.Namespace, "node", r.Node, "workload", r.Workload, "id", r.ID)
 		}
 	}
 	return nil
@@ -64,9 +64,11 @@ func (l *logsCmd) run(ctx context.Context) error {
 // any1 understands the "*" of Nex 0.2.7.
 func unlessAll(s string) string { return strings.TrimPrefix(s, "*") }
 
-// printLog prints one record of a workload.
-func printLog(ctx context.Context, log *slog.Logger, r nex.Log) {
-	log.Log(ctx, r.Level, strings.TrimRight(r.Text, "\r\n"), "namespace", r.Namespace, "node", r.Node, "workload", r.Workload, "id", r.ID)
+// printLog prints one record of a workload, a line for each of its lines.
+func printLog(ctx context.Context, log *slog.Logger, r nex.Log, args ...any) {
+	for line := range strings.Lines(r.Text) {
+		log.Log(ctx, r.Level, strings.TrimRight(line, "\r\n"), args...)
+	}
 }
 
 // announce tells people, not scripts, that something runs from here on.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -40,12 +42,29 @@ func (r *reporter) Event(namespace, id string, e nex.EventData) {
 	if _, again := e.(nex.WorkloadRestarting); again {
 		level = slog.LevelWarn
 	}
-	r.log.Log(context.Background(), level, title(e), "namespace", namespace, "id", id, "data", fmt.Sprintf("%+v", e))
+	r.log.Log(context.Background(), level, title(e), append([]any{"namespace", namespace, "id", id}, fields(e)...)...)
 	r.publish(namespace, r.node+"-"+id, e)
 }
 
 // system publishes a fact about the node itself.
 func (r *reporter) system(e nex.EventData) { r.publish(nex.SystemNamespace, r.node, e) }
+
+// fields are an event's data as the log shows them.
+func fields(e nex.EventData) []any {
+	var data map[string]any
+	body, err := json.Marshal(e)
+	if err == nil {
+		err = json.Unmarshal(body, &data)
+	}
+	if err != nil {
+		return []any{"data", err}
+	}
+	args := make([]any, 0, 2*len(data))
+	for _, key := range slices.Sorted(maps.Keys(data)) {
+		args = append(args, key, data[key])
+	}
+	return args
+}
 
 // title makes a log message of an event's type: "workload_deployed" becomes
 // "Workload deployed".

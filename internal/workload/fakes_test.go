@@ -111,12 +111,6 @@ func (g *fakeGuest) exit(id string, e guest.Exit) {
 	sink.Exited(e)
 }
 
-func (g *fakeGuest) count() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.running)
-}
-
 // disk is an Artifacts holding one file.
 type disk struct {
 	artifact.Artifact
