@@ -222,14 +222,18 @@ func TestTextCodecs(t *testing.T) {
 func FuzzTextDecoder(f *testing.F) {
 	f.Add([]byte("text"))
 	f.Add([]byte{0xf0, 0x9f, 0xa6, 0xe2, 0x82, 0xff})
+	const code = `(s, payload) => {
+		const d = new TextDecoder();
+		let parts = "";
+		for (const byte of payload) parts += d.decode(new Uint8Array([byte]), {stream: true});
+		return [new TextDecoder().decode(payload), parts + d.decode()];
+	}`
+	var decoders []fixture
 	for _, e := range engines(f) {
-		fn := load(f, e, `(s, payload) => {
-			const d = new TextDecoder();
-			let parts = "";
-			for (const byte of payload) parts += d.decode(new Uint8Array([byte]), {stream: true});
-			return [new TextDecoder().decode(payload), parts + d.decode()];
-		}`)
-		f.Fuzz(func(t *testing.T, text []byte) {
+		decoders = append(decoders, load(f, e, code))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		for _, fn := range decoders {
 			reply, err := fn.call("s", string(text))
 			if err != nil {
 				t.Fatal(err)
@@ -244,6 +248,6 @@ func FuzzTextDecoder(f *testing.F) {
 			if got[0] != got[1] {
 				t.Errorf("%q decoded to %q at once and to %q byte by byte", text, got[0], got[1])
 			}
-		})
-	}
+		}
+	})
 }

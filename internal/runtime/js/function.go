@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	goruntime "runtime"
+	"slices"
 	"time"
 
 	"nex"
@@ -96,7 +97,7 @@ func (o Options) source() (Source, error) {
 	if err != nil {
 		return Source{}, fmt.Errorf("encode what the code may know: %w", err)
 	}
-	s := Source{Name: o.Name, Code: o.Code, Info: string(info), Memory: o.MemoryLimit}
+	s := Source{Name: o.Name, Code: slices.Clone(o.Code), Info: string(info), Memory: o.MemoryLimit}
 	if s.Name == "" {
 		s.Name = "function.js"
 	}

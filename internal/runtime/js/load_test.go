@@ -169,9 +169,8 @@ func TestFunctionsShareNothing(t *testing.T) {
 	})
 }
 
-func TestLoadThatFailsLaterIsAnException(t *testing.T) {
+func TestPanicWhileAnIsolateIsReplaced(t *testing.T) {
 	each(t, func(t *testing.T, e js.Engine) {
-		// The second isolate finds that the first one was there already.
 		var loads int
 		f := load(t, e, `console.log("load"); (s) => { if (s === "stop") for (;;) {} }`, func(o *js.Options) {
 			log := o.Log
@@ -202,24 +201,25 @@ func FuzzLoad(f *testing.F) {
 	} {
 		f.Add(code)
 	}
-	for _, e := range engines(f) {
-		f.Fuzz(func(t *testing.T, code string) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			o := js.Options{Name: "fuzz.js", Code: []byte(code), MemoryLimit: 16 << 20, Log: (&recorder{}).log}
-			fn, err := js.Load(ctx, e, o)
-			if err != nil {
-				if nex.CodeOf(err) == nex.Internal {
-					t.Errorf("load %q: %v", code, err)
-				}
-				return
+	all := engines(f)
+	f.Fuzz(func(t *testing.T, code string) {
+		for name, e := range all {
+			if err := runOnce(t.Context(), e, code); nex.CodeOf(err) == nex.Internal {
+				t.Errorf("%s: %q: %v", name, code, err)
 			}
-			if _, err := fn.Invoke(ctx, runtime.Trigger{Subject: "s", Payload: []byte("p")}); nex.CodeOf(err) == nex.Internal {
-				t.Errorf("invoke %q: %v", code, err)
-			}
-			if err := fn.Close(context.Background()); err != nil {
-				t.Error(err)
-			}
-		})
+		}
+	})
+}
+
+// runOnce loads code and calls it once.
+func runOnce(ctx context.Context, e js.Engine, code string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	o := js.Options{Name: "fuzz.js", Code: []byte(code), MemoryLimit: 16 << 20, Log: (&recorder{}).log}
+	f, err := js.Load(ctx, e, o)
+	if err != nil {
+		return err
 	}
+	_, err = f.Invoke(ctx, runtime.Trigger{Subject: "s", Payload: []byte("p")})
+	return errors.Join(err, f.Close(context.WithoutCancel(ctx)))
 }

@@ -16,8 +16,8 @@ import (
 // maxArgs is the most arguments that a call from Go has.
 const maxArgs = 5
 
-// isolate implements [js.Isolate]. All of it but stop and ended belongs to the
-// goroutine of the call that runs.
+// isolate implements [js.Isolate]. All of it but stop, ended and the heap's
+// abandoned belongs to the goroutine of the call that runs.
 type isolate struct {
 	tls   *libc.TLS
 	heap  *heap
@@ -40,7 +40,7 @@ type isolate struct {
 	held        []value // released when the call returned
 	busy        bool    // a call runs, or panicked
 	interrupted bool    // the engine stopped the code of this call
-	worn        bool    // an earlier call was interrupted or met the memory limit
+	worn        bool    // an earlier call was stopped or met the memory limit
 
 	stop  atomic.Bool   // the context of this call ended
 	hurry func()        // interrupt, as a value
@@ -123,7 +123,7 @@ func (i *isolate) enter(ctx context.Context) (leave func(*error)) {
 		if !unwatch() {
 			i.ended <- struct{}{}
 		}
-		i.worn = i.worn || i.interrupted || i.heap.exhausted
+		i.worn = i.worn || i.interrupted || i.heap.exhausted || i.heap.abandoned.Load()
 		switch {
 		case v == nil:
 		case v == errAbandoned:

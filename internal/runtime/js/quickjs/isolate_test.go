@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -157,6 +158,24 @@ func TestContextEndsWithTheCall(t *testing.T) {
 		if reply, err := i.Call(t.Context(), js.Call{}); err != nil || string(reply) != "1" {
 			t.Fatalf("reply %q, %v", reply, err)
 		}
+	}
+}
+
+// A call that comes back by itself, but long after its context ended, must not
+// spoil the next one.
+func TestCallThatComesBackLate(t *testing.T) {
+	i, _ := newTest(t, newEngine(t), `() => { console.log("x"); return 1 }`, 16<<20)
+	ctx, cancel := context.WithCancel(t.Context())
+	i.print = func(int, string) {
+		for cancel(); !i.heap.abandoned.Load(); {
+			runtime.Gosched()
+		}
+	}
+	if _, err := i.Call(ctx, js.Call{}); err != nil && !errors.Is(err, js.ErrStopped) {
+		t.Error(err)
+	}
+	if i.Usable() {
+		t.Error("usable with an abandoned heap")
 	}
 }
 
