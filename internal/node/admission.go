@@ -162,6 +162,9 @@ func (n *node) checkLocation(c *candidate) error {
 }
 
 func (n *node) checkSettings(c *candidate) error {
+	if c.request.Essential && c.spec.Type.IsFunction() {
+		return nex.Errorf(nex.Invalid, "Failed to deploy workload: workload rejected by agent: essential flag is not supported for workload type")
+	}
 	if c.request.TriggerConnection != nil {
 		return nex.Errorf(nex.Unsupported, "this node does not connect elsewhere for triggers (trigger_connection)")
 	}

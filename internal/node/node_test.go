@@ -360,6 +360,7 @@ func TestRefusals(t *testing.T) {
 		"type":            {change: func(w *nex.Workload) { w.Type = "oci" }, want: "Unsupported workload type on this node: oci"},
 		"denied trigger":  {change: func(w *nex.Workload) { w.TriggerSubjects = []string{"secret.x"} }, want: "The trigger subject secret.x overlaps with subject(s) in this node's deny list"},
 		"system trigger":  {change: func(w *nex.Workload) { w.TriggerSubjects = []string{">"} }, want: "The trigger subject > overlaps with subject(s) in this node's deny list"},
+		"essential":       {change: func(w *nex.Workload) { w.Essential = true }, want: "essential flag is not supported for workload type"},
 		"bad trigger":     {change: func(w *nex.Workload) { w.TriggerSubjects = []string{"a..b"} }, want: `trigger subject "a..b" has an empty token`},
 		"no trigger":      {change: func(w *nex.Workload) { w.TriggerSubjects = nil }, want: "at least one trigger subject is required"},
 		"service trigger": {change: func(w *nex.Workload) { w.Type = nex.Native }, want: "Unsupported workload type for trigger subject registration: native"},
