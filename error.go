@@ -49,6 +49,12 @@ func (c Code) Status() int {
 	return 500
 }
 
+// Known reports whether c is one of the codes above.
+func (c Code) Known() bool {
+	_, ok := httpStatus[c]
+	return ok
+}
+
 // Error is a failure with a code. It travels in replies beside the text that
 // Nex 0.2.7 clients read.
 type Error struct {

@@ -10,15 +10,13 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"nex"
 )
 
 // Sink takes what one workload says unasked. Its functions run on the link's
 // reader: they must return soon and must not call the Client.
 type Sink struct {
 	Log    func(level slog.Level, text string)
-	Exited func(Exit) // at most once
+	Exited func(Exit) // at most once; nil for functions, which do not exit
 }
 
 // Client is the node's end of a link whose agent has said hello.
@@ -35,10 +33,10 @@ type Client struct {
 // closes it on error.
 func Greet(ctx context.Context, conn net.Conn) (*Client, error) {
 	c := &Client{sinks: map[string]Sink{}}
-	c.link = newLink(conn, c)
+	c.link = newLink(conn, nil, c.notice)
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }) // fails only on a closed conn
 	hello, err := readHello(c.link)
-	if !stop() && err != nil {
+	if !stop() { // the deadline is set, or about to be
 		err = fmt.Errorf("wait for the agent's hello: %w", ctx.Err())
 	}
 	if err == nil {
@@ -93,7 +91,7 @@ func (c *Client) deploy(ctx context.Context, d Deploy, artifact io.Reader) error
 	for {
 		n, err := io.ReadFull(artifact, piece)
 		if n > 0 {
-			if _, err := c.link.call(ctx, head, piece[:n], false); err != nil {
+			if _, err := c.link.call(ctx, head, piece[:n]); err != nil {
 				return err
 			}
 		}
@@ -108,14 +106,14 @@ func (c *Client) deploy(ctx context.Context, d Deploy, artifact io.Reader) error
 	if err != nil {
 		return err
 	}
-	_, err = c.link.call(ctx, body, nil, false)
+	_, err = c.link.call(ctx, body, nil)
 	return err
 }
 
 // Undeploy ends a workload; services are really gone when it returns nil.
 func (c *Client) Undeploy(ctx context.Context, id string) error {
 	defer c.forget(id)
-	_, err := c.link.call(ctx, []byte{byte(methodUndeploy)}, []byte(id), false)
+	_, err := c.link.call(ctx, []byte{byte(methodUndeploy)}, []byte(id))
 	return err
 }
 
@@ -125,11 +123,13 @@ func (c *Client) forget(id string) {
 	delete(c.sinks, id)
 }
 
-// Invoke runs a function once and waits for its answer or ctx. The agent stops
+// Invoke runs a function once and waits for its answer or ctx. [ErrNotSent]
+// means that the function did not run. The agent stops
 // the function after t.Timeout, so ctx should end a little later; an agent that
 // does not react to either loses its link, so that no runaway goes on.
 func (c *Client) Invoke(ctx context.Context, t Trigger) (Result, error) {
-	data, err := c.link.call(ctx, encodeTrigger(t), t.Payload, true)
+	start := time.Now()
+	data, err := c.link.call(ctx, encodeTrigger(t), t.Payload)
 	if err != nil {
 		return Result{}, err
 	}
@@ -137,6 +137,7 @@ func (c *Client) Invoke(ctx context.Context, t Trigger) (Result, error) {
 	if err != nil {
 		c.link.fail(err)
 	}
+	r.Elapsed = min(r.Elapsed, time.Since(start)) // whatever the guest says
 	return r, err
 }
 
@@ -148,10 +149,6 @@ func (c *Client) Err() error { return c.link.cause() }
 
 // Close ends the link and waits for everything it started.
 func (c *Client) Close() { c.link.close() }
-
-func (c *Client) serve(context.Context, method, []byte) (head, reply []byte, err error) {
-	return nil, nil, nex.Errorf(nex.Unsupported, "this node has no calls for agents")
-}
 
 func (c *Client) notice(body []byte) error {
 	if len(body) == 0 {
@@ -170,10 +167,14 @@ func (c *Client) notice(body []byte) error {
 			return fmt.Errorf("%w: %v", errMessage, err)
 		}
 		sink, ok := c.sink(n.ID)
-		c.forget(n.ID)
-		if ok {
-			sink.Exited(n.Exit)
+		if !ok {
+			return nil
 		}
+		if sink.Exited == nil {
+			return fmt.Errorf("%w: a function does not exit", errMessage)
+		}
+		c.forget(n.ID)
+		sink.Exited(n.Exit)
 		return nil
 	}
 	return fmt.Errorf("%w: notice of topic %d", errMessage, body[0])

@@ -97,13 +97,15 @@ func readFrame(r *bufio.Reader) (frame, error) {
 
 // split cuts a message into frames.
 func split(k kind, id uint32, head, body []byte) []frame {
-	first := min(len(body), maxFrame-len(head))
-	frames := []frame{{kind: k, id: id, head: head, body: body[:first]}}
-	for body = body[first:]; len(body) > 0; {
-		n := min(len(body), maxFrame)
-		frames[len(frames)-1].more = true
-		frames = append(frames, frame{kind: k, id: id, body: body[:n]})
-		body = body[n:]
+	var frames []frame
+	for {
+		f := frame{kind: k, id: id, head: head[:min(len(head), maxFrame)]}
+		f.body = body[:min(len(body), maxFrame-len(f.head))]
+		head, body = head[len(f.head):], body[len(f.body):]
+		f.more = len(head)+len(body) > 0
+		frames = append(frames, f)
+		if !f.more {
+			return frames
+		}
 	}
-	return frames
 }

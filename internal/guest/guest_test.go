@@ -302,11 +302,10 @@ func TestHostileAgent(t *testing.T) {
 		"short log":             frame(6, 0, 0, "\x01\x00\x00"),
 		"bad exit":              frame(6, 0, 0, "\x02{"),
 		"notice in parts":       frame(6, 1, 0, "\x01"),
-		"call without a method": frame(2, 0, 1, ""),
 		"oversized frame":       {0xff, 0xff, 0xff, 0xff, 6, 0, 0, 0, 0, 0, 0, 0},
 		"truncated header":      {0, 0},
 		"notice with a call id": frame(6, 0, 5, "\x01"),
-		"call reusing an id":    append(frame(2, 1, 1, "x"), frame(2, 0, 0, "")...),
+		"a call to the node":    frame(2, 0, 1, "x"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, far := net.Pipe()
@@ -343,5 +342,86 @@ func receive[T any](t *testing.T, ch <-chan T) T {
 	case <-time.After(20 * time.Second):
 		t.Fatal("waited in vain")
 		panic("unreachable")
+	}
+}
+
+func TestHeadsLargerThanAFrame(t *testing.T) {
+	c := connect(t, &agent{invoke: func(_ context.Context, tr guest.Trigger) (guest.Result, error) {
+		return guest.Result{Payload: []byte(tr.Header["A"][0] + string(tr.Payload))}, nil
+	}})
+	long := strings.Repeat("x", 900_000)
+	r, err := c.Invoke(t.Context(), guest.Trigger{Header: map[string][]string{"A": {long}}, Payload: []byte("end"), Timeout: time.Minute})
+	if err != nil || string(r.Payload) != long+"end" {
+		t.Errorf("%d bytes came back, %v", len(r.Payload), err)
+	}
+	if err := c.Deploy(t.Context(), guest.Deploy{ID: "w", Environment: map[string]string{"A": long}}, strings.NewReader("x"), guest.Sink{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestManyLongMessages has more payload under way than a link may hold.
+func TestManyLongMessages(t *testing.T) {
+	c := connect(t, &agent{invoke: func(_ context.Context, tr guest.Trigger) (guest.Result, error) {
+		return guest.Result{Payload: tr.Payload[:1]}, nil
+	}})
+	payload := make([]byte, 1<<20)
+	var wg sync.WaitGroup
+	for range 300 {
+		wg.Go(func() {
+			if _, err := c.Invoke(t.Context(), guest.Trigger{Payload: payload, Timeout: time.Minute}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestFunctionsDoNotExit(t *testing.T) {
+	c := connect(t, &agent{invoke: echo})
+	if err := c.Deploy(t.Context(), guest.Deploy{ID: "f"}, strings.NewReader(""), guest.Sink{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.server.Exited("f", guest.Exit{}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, c.Done(), "the link to end")
+}
+
+func TestLostLinkErrorsHaveACode(t *testing.T) {
+	c := connect(t, &agent{invoke: echo})
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			if i == 100 {
+				c.hangUp()
+			}
+			_, err := c.Invoke(context.Background(), guest.Trigger{Payload: make([]byte, 300_000), Timeout: time.Minute})
+			if err != nil && nex.CodeOf(err) != nex.Unavailable {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := c.Invoke(t.Context(), guest.Trigger{}); !errors.Is(err, guest.ErrNotSent) {
+		t.Errorf("on a link that has ended: %v", err)
+	}
+}
+
+func TestGreetWhoseContextEndsWithTheHello(t *testing.T) {
+	for range 300 {
+		near, far := net.Pipe()
+		s := guest.NewServer(far, &agent{invoke: echo})
+		ctx, cancel := context.WithCancel(context.Background())
+		served := make(chan error, 1)
+		go func() { served <- s.Run(context.Background(), guest.Hello{}) }()
+		go cancel()
+		c, err := guest.Greet(ctx, near)
+		if err == nil {
+			if _, err := c.Invoke(t.Context(), guest.Trigger{Timeout: time.Minute}); err != nil {
+				t.Errorf("greeted, but: %v", err)
+			}
+			c.Close()
+		}
+		<-served
 	}
 }

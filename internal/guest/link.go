@@ -27,6 +27,9 @@ import (
 const (
 	// maxCalls is how many calls may be in flight in one direction.
 	maxCalls = 4096
+	// maxLong is how many messages of more than one frame are on their way
+	// at once in one direction, so that few are unfinished at the other end.
+	maxLong = 2
 	// queued is how many frames may wait for the writer; senders block
 	// beyond it.
 	queued = 64
@@ -45,23 +48,32 @@ var errEnded = errors.New("the other end closed the guest link")
 // stopped.
 var errHung = errors.New("guest does not answer cancelled calls")
 
+// ErrNotSent is the error of a call that never left, because the link had
+// ended: it may be made again on another link.
+var ErrNotSent = nex.Errorf(nex.Unavailable, textLost)
+
+// textLost tells callers that a link has ended.
+const textLost = "the machine running this workload was lost"
+
 // method names what a call asks for.
 type method uint8
 
-// peer is what a link does with what comes in. Serve runs on a goroutine of
-// its own per call; notice runs on the reader and must not block for long.
-type peer interface {
-	serve(ctx context.Context, m method, body []byte) (head, reply []byte, err error)
-	notice(body []byte) error
-}
+// serveFunc answers calls of the other end, on a goroutine of its own each.
+type serveFunc func(ctx context.Context, m method, body []byte) (head, reply []byte, err error)
+
+// noticeFunc takes notices of the other end. It runs on the reader and must
+// not block for long; its error ends the link.
+type noticeFunc func(body []byte) error
 
 // link is one end of the stream.
 type link struct {
-	conn net.Conn
-	r    *bufio.Reader
-	peer peer
+	conn   net.Conn
+	r      *bufio.Reader
+	serve  serveFunc  // nil: the other end must not call
+	notice noticeFunc // nil: the other end must not send notices
 
 	out  chan frame
+	long chan struct{} // a token per long message being sent
 	done chan struct{} // closed when the link has ended
 	wg   sync.WaitGroup
 
@@ -70,6 +82,7 @@ type link struct {
 	lastID  uint32                        // of our calls
 	pending map[uint32]*pendingCall       // ours
 	serving map[uint32]context.CancelFunc // theirs
+	working int                           // theirs whose answer is not queued yet
 	parts   map[partKey][]byte            // unfinished messages
 	held    int                           // bytes in parts
 }
@@ -80,19 +93,19 @@ type partKey struct {
 }
 
 type pendingCall struct {
-	reply chan answer // buffered, written once
-	hung  *time.Timer // set once the caller gave up
+	reply chan outcome // buffered, written once
+	hung  *time.Timer  // set once the caller gave up
 }
 
-type answer struct {
+type outcome struct {
 	data []byte
 	err  error
 }
 
-func newLink(conn net.Conn, p peer) *link {
+func newLink(conn net.Conn, serve serveFunc, notice noticeFunc) *link {
 	return &link{
-		conn: conn, r: bufio.NewReaderSize(conn, 64<<10), peer: p,
-		out: make(chan frame, queued), done: make(chan struct{}),
+		conn: conn, r: bufio.NewReaderSize(conn, 64<<10), serve: serve, notice: notice,
+		out: make(chan frame, queued), long: make(chan struct{}, maxLong), done: make(chan struct{}),
 		pending: map[uint32]*pendingCall{}, serving: map[uint32]context.CancelFunc{}, parts: map[partKey][]byte{},
 	}
 }
@@ -117,7 +130,7 @@ func (l *link) fail(err error) {
 		if c.hung != nil {
 			c.hung.Stop()
 		}
-		c.reply <- answer{err: nex.Errorf(nex.Unavailable, "the machine running this workload was lost")}
+		c.reply <- outcome{err: nex.Errorf(nex.Unavailable, textLost)}
 	}
 	clear(l.pending)
 	for _, cancel := range l.serving {
@@ -172,42 +185,56 @@ func (l *link) send(ctx context.Context, k kind, id uint32, head, body []byte) e
 	if len(head)+len(body) > MaxMessage {
 		return nex.Errorf(nex.Invalid, "message of %d bytes is over the limit of %d", len(head)+len(body), MaxMessage)
 	}
-	for i, f := range split(k, id, head, body) {
+	frames := split(k, id, head, body)
+	if len(frames) > 1 {
+		select {
+		case l.long <- struct{}{}:
+			defer func() { <-l.long }()
+		case <-l.done:
+			return ErrNotSent
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for i, f := range frames {
 		select {
 		case l.out <- f:
 			continue
 		case <-l.done:
-			return l.cause()
+			if i == 0 {
+				return ErrNotSent
+			}
+			return nex.Errorf(nex.Unavailable, textLost)
 		case <-ctx.Done():
 		}
 		if i == 0 {
 			return ctx.Err()
 		}
-		if err := l.insist(f); err != nil { // a half-sent message cannot be taken back
-			return err
+		if !l.insist(f) { // a half-sent message cannot be taken back
+			return nex.Errorf(nex.Unavailable, textLost)
 		}
 	}
 	return nil
 }
 
 // insist queues a frame, and takes the other end for hung if it cannot.
-func (l *link) insist(f frame) error {
+func (l *link) insist(f frame) bool {
 	t := time.NewTimer(hangAfter)
 	defer t.Stop()
 	select {
 	case l.out <- f:
-		return nil
+		return true
 	case <-t.C:
 		l.fail(errHung)
 	case <-l.done:
 	}
-	return l.cause()
+	return false
 }
 
-// call asks the other end and waits for the answer or ctx. With hangs set,
-// the link ends if the other end ignores that the caller gave up.
-func (l *link) call(ctx context.Context, head, body []byte, hangs bool) ([]byte, error) {
-	c := &pendingCall{reply: make(chan answer, 1)}
+// call asks the other end and waits for the answer or ctx. The link ends if
+// the other end ignores that the caller gave up.
+func (l *link) call(ctx context.Context, head, body []byte) ([]byte, error) {
+	c := &pendingCall{reply: make(chan outcome, 1)}
 	id, err := l.register(c)
 	if err != nil {
 		return nil, err
@@ -221,7 +248,7 @@ func (l *link) call(ctx context.Context, head, body []byte, hangs bool) ([]byte,
 		return a.data, a.err
 	case <-ctx.Done():
 	}
-	l.abandon(id, hangs)
+	l.abandon(id)
 	select {
 	case a := <-c.reply: // it came at the same moment
 		return a.data, a.err
@@ -234,7 +261,7 @@ func (l *link) register(c *pendingCall) (uint32, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
-		return 0, nex.Errorf(nex.Unavailable, "the machine running this workload was lost")
+		return 0, ErrNotSent
 	}
 	if len(l.pending) >= maxCalls {
 		return 0, nex.Errorf(nex.Overloaded, "%d calls are in flight to this machine", maxCalls)
@@ -256,10 +283,10 @@ func (l *link) forget(id uint32) {
 
 // abandon tells the other end to stop a call and keeps its id reserved until
 // the answer is in.
-func (l *link) abandon(id uint32, hangs bool) {
+func (l *link) abandon(id uint32) {
 	l.mu.Lock()
 	c := l.pending[id]
-	if c != nil && hangs {
+	if c != nil {
 		c.hung = time.AfterFunc(hangAfter, func() { l.fail(errHung) })
 	}
 	l.mu.Unlock()
@@ -292,10 +319,10 @@ func (l *link) read() {
 func (l *link) take(f frame) error {
 	switch f.kind {
 	case kindNotice:
-		if f.more || f.id != 0 {
-			return fmt.Errorf("%w: notice in parts", errFrame)
+		if f.more || f.id != 0 || l.notice == nil {
+			return fmt.Errorf("%w: notice out of turn or in parts", errFrame)
 		}
-		return l.peer.notice(f.body)
+		return l.notice(f.body)
 	case kindCancel:
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -303,7 +330,11 @@ func (l *link) take(f frame) error {
 			cancel()
 		}
 		return nil
-	case kindCall, kindReply, kindFailure:
+	case kindCall:
+		if l.serve != nil {
+			return l.assemble(f)
+		}
+	case kindReply, kindFailure:
 		return l.assemble(f)
 	}
 	return fmt.Errorf("%w: kind %d out of turn", errFrame, f.kind)
@@ -319,7 +350,7 @@ func (l *link) assemble(f frame) error {
 	key := partKey{f.kind, f.id}
 	part, partial := l.parts[key]
 	if partial || f.more {
-		if l.held += len(f.body); l.held > 2*MaxMessage || len(part)+len(f.body) > MaxMessage {
+		if l.held += len(f.body); len(f.body) == 0 || l.held > maxLong*MaxMessage || len(part)+len(f.body) > MaxMessage {
 			return fmt.Errorf("%w: message of call %d is too large", errFrame, f.id)
 		}
 		part = append(part, f.body...)
@@ -339,9 +370,9 @@ func (l *link) assemble(f frame) error {
 	if c.hung != nil {
 		c.hung.Stop()
 	}
-	a := answer{data: f.body}
+	a := outcome{data: f.body}
 	if f.kind == kindFailure {
-		a = answer{err: decodeFailure(f.body)}
+		a = outcome{err: decodeFailure(f.body)}
 	}
 	c.reply <- a
 	return nil
@@ -349,25 +380,34 @@ func (l *link) assemble(f frame) error {
 
 // acceptLocked serves a call of the other end.
 func (l *link) acceptLocked(f frame) error {
-	if _, taken := l.serving[f.id]; taken || f.id == 0 || len(f.body) == 0 || len(l.serving) >= maxCalls || l.err != nil {
+	if _, taken := l.serving[f.id]; taken || f.id == 0 || len(f.body) == 0 || l.working >= 2*maxCalls || l.err != nil {
 		return fmt.Errorf("%w: call %d", errFrame, f.id)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.serving[f.id] = cancel
+	l.working++
 	l.wg.Go(func() {
-		head, reply, err := l.peer.serve(ctx, method(f.body[0]), f.body[1:])
+		l.answer(ctx, f)
 		cancel()
 		l.mu.Lock()
-		delete(l.serving, f.id)
-		l.mu.Unlock()
-		k := kindReply
-		if err != nil {
-			k, head, reply = kindFailure, nil, encodeFailure(err)
-		}
-		if err := l.send(context.Background(), k, f.id, head, reply); err != nil && l.cause() == nil {
-			// The answer is too large to send; the caller still gets one.
-			_ = l.send(context.Background(), kindFailure, f.id, nil, encodeFailure(err)) // fails only when the link ends
-		}
+		defer l.mu.Unlock()
+		l.working--
 	})
 	return nil
+}
+
+// answer runs one call of the other end and sends what came of it.
+func (l *link) answer(ctx context.Context, f frame) {
+	head, reply, err := l.serve(ctx, method(f.body[0]), f.body[1:])
+	l.mu.Lock()
+	delete(l.serving, f.id) // its id may come again once the answer is out
+	l.mu.Unlock()
+	k := kindReply
+	if err != nil {
+		k, head, reply = kindFailure, nil, encodeFailure(err)
+	}
+	if err := l.send(context.Background(), k, f.id, head, reply); err != nil && l.cause() == nil {
+		// The answer is too large to send; the caller still gets one.
+		_ = l.send(context.Background(), kindFailure, f.id, nil, encodeFailure(err)) // fails only when the link ends
+	}
 }

@@ -174,11 +174,11 @@ func encodeFailure(err error) []byte {
 // length.
 func decodeFailure(body []byte) error {
 	s := scanner{rest: body}
-	code := s.text()
-	if s.err != nil || code == "" {
+	code := nex.Code(s.text())
+	if s.err != nil || !code.Known() {
 		return nex.Errorf(nex.Internal, "the agent failed without a reason")
 	}
-	return &nex.Error{Code: nex.Code(code), Message: string(s.rest[:min(len(s.rest), maxText)])}
+	return &nex.Error{Code: code, Message: string(s.rest[:min(len(s.rest), maxText)])}
 }
 
 func encodeLog(id string, level slog.Level, text string) []byte {

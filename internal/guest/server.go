@@ -34,7 +34,7 @@ type Server struct {
 // happens on the link before [Server.Run].
 func NewServer(conn net.Conn, h Handler) *Server {
 	s := &Server{handler: h}
-	s.link = newLink(conn, s)
+	s.link = newLink(conn, s.serve, nil)
 	return s
 }
 
@@ -114,8 +114,4 @@ func (s *Server) invoke(ctx context.Context, t Trigger) (Result, error) {
 		r.Elapsed = time.Since(start)
 	}
 	return r, err
-}
-
-func (s *Server) notice([]byte) error {
-	return fmt.Errorf("%w: a node sends no notices", errMessage)
 }
