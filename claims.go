@@ -180,6 +180,9 @@ func SealEnvironment(env map[string]string, sender nkeys.KeyPair, xkey string) (
 	if err != nil {
 		return "", fmt.Errorf("encode environment: %w", err)
 	}
+	if !validXkey(xkey) {
+		return "", Errorf(Invalid, "seal environment: the node's xkey is no public curve key")
+	}
 	sealed, err := sender.Seal(plain, xkey)
 	if err != nil {
 		return "", fmt.Errorf("seal environment for %s: %w", xkey, err)
@@ -194,6 +197,9 @@ func OpenEnvironment(sealed string, node nkeys.KeyPair, sender string) (map[stri
 	if err != nil {
 		return nil, err
 	}
+	if !validXkey(sender) {
+		return nil, errors.New("the sender's key is no public curve key")
+	}
 	plain, err := node.Open(box, sender)
 	if err != nil {
 		return nil, err
@@ -203,4 +209,10 @@ func OpenEnvironment(sealed string, node nkeys.KeyPair, sender string) (map[stri
 		return nil, errors.New("the sealed text is not a JSON object of strings") // never quote the secret itself
 	}
 	return env, nil
+}
+
+// validXkey guards nkeys, which panics on keys that are too long.
+func validXkey(s string) bool {
+	const length = 56
+	return len(s) == length && nkeys.IsValidPublicCurveKey(s)
 }

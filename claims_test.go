@@ -1,6 +1,7 @@
 package nex_test
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"maps"
 	"math"
@@ -185,6 +186,18 @@ func TestDigestIsLowercaseHex(t *testing.T) {
 	}
 }
 
+func TestObjectDigest(t *testing.T) {
+	sum := sha256.Sum256([]byte("(subject, payload) => payload;\n"))
+	for in, want := range map[string]string{
+		"SHA-256=" + base64.URLEncoding.EncodeToString(sum[:]): vector[keyring](t, "crypto").Artifact.SHA256,
+		"SHA-256=-_8=": "fbff", "": "", "SHA-256=": "", "SHA-256=+/8=": "", "SHA-256=!": "", "MD5=AA==": "", "sha-256=AA==": "",
+	} {
+		if got := nex.ObjectDigest(in); got != want {
+			t.Errorf("%s: got %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestValidName(t *testing.T) {
 	for name, want := range map[string]bool{
 		"echofn": true, "Echo-fn_2": true, "": false, "bad name!": false, "a.b": false, "a\n": false, "ü": false, "*": false,
@@ -295,6 +308,23 @@ func TestOpenEnvironmentRefuses(t *testing.T) {
 		env, err := nex.OpenEnvironment(c.sealed, node, c.sender)
 		if err == nil || c.want != "" && err.Error() != c.want || strings.Contains(err.Error(), secret) {
 			t.Errorf("%.20q from %.5q: %v, %v", c.sealed, c.sender, env, err)
+		}
+	}
+}
+
+// TestOverlongKeys: a key may be as long as the message it comes in.
+func TestOverlongKeys(t *testing.T) {
+	k := vector[keyring](t, "crypto")
+	for _, size := range []int{0, 31, 33, 64, 1 << 16} {
+		key, err := nkeys.Encode(nkeys.PrefixByteCurve, make([]byte, size))
+		if err != nil {
+			continue // not even nkeys makes it
+		}
+		if _, err := nex.OpenEnvironment(k.Environment.Sealed, keyOf(t, k.NodeX.Seed), string(key)); err == nil {
+			t.Errorf("opened with a sender's key of %d bytes", size)
+		}
+		if _, err := nex.SealEnvironment(nil, keyOf(t, k.SenderX.Seed), string(key)); err == nil {
+			t.Errorf("sealed for a key of %d bytes", size)
 		}
 	}
 }

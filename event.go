@@ -53,8 +53,8 @@ type WorkloadDeployed struct {
 }
 
 // WorkloadUndeployed is emitted once for every workload that ended, however
-// it ended. Code is the exit status of a service, -1 for a signal or a failed
-// start.
+// it ended. Code is the exit status of a service, -1 for a signal, 0 for a
+// workload that was stopped.
 type WorkloadUndeployed struct {
 	Name    string `json:"workload_name"`
 	Code    int    `json:"code"`

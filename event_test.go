@@ -134,6 +134,19 @@ func TestEventsDiffer(t *testing.T) {
 	wantJSON(t, a.Data(), []byte(`{"workload_name":"svc","attempt":2,"reason":"guest lost","delay_ms":500}`))
 }
 
+func TestEmptyFieldsOfEvents(t *testing.T) {
+	for want, data := range map[string]nex.EventData{
+		`{"version":"","id":""}`: nex.NodeStarted{},
+		`{"version":"","node_id":"","uptime":"","running_machines":0}`:               nex.Heartbeat{},
+		`{"workload_name":"","code":0}`:                                              nex.WorkloadUndeployed{},
+		`{"workload_name":"","trigger_subject":"","namespace":"","error":""}`:        nex.FunctionFailed{},
+		`{"workload_name":"","trigger_subject":"","elapsed_nanos":0,"namespace":""}`: nex.FunctionSucceeded{},
+		`{"workload_name":"","attempt":0,"reason":"","delay_ms":0}`:                  nex.WorkloadRestarting{},
+	} {
+		wantJSON(t, marshal(t, data), []byte(want))
+	}
+}
+
 func FuzzParseEvent(f *testing.F) {
 	for _, c := range vector[[]eventCase](f, "events") {
 		f.Add(c.Subject, []byte(c.Event))
@@ -203,6 +216,14 @@ func TestParseLogLevelsOfOldNodes(t *testing.T) {
 		if err != nil || l.Level != want || l.Workload != "svc" || l.ID != "id" {
 			t.Errorf("level %d, %s: %+v, %v", number, body, l, err)
 		}
+	}
+}
+
+// TestParseLogOfAWorkloadNamedLikeItsID: nothing is swapped there.
+func TestParseLogOfAWorkloadNamedLikeItsID(t *testing.T) {
+	l, err := nex.ParseLog("$NEX.logs.ns.N1.same.same", []byte(`{"level":"WARN","id":"same"}`))
+	if err != nil || l.Level != slog.LevelWarn {
+		t.Errorf("got %+v, %v", l, err)
 	}
 }
 

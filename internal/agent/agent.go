@@ -44,7 +44,7 @@ func Run(ctx context.Context, conn net.Conn, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("start JavaScript engine: %w", err)
 	}
-	a := &agent{cfg: cfg, engine: engine, uploads: map[string]*upload{}, workloads: map[string]*workload{}}
+	a := &agent{cfg: cfg, engine: engine, uploads: map[string]*upload{}, loading: map[string]*loading{}, workloads: map[string]*workload{}}
 	a.server = guest.NewServer(conn, a)
 	err = a.server.Run(ctx, guest.Hello{Version: cfg.Version, Types: types()})
 	return errors.Join(err, a.close())
@@ -59,7 +59,14 @@ type agent struct {
 
 	mu        sync.Mutex
 	uploads   map[string]*upload
+	loading   map[string]*loading
 	workloads map[string]*workload
+}
+
+// loading is a workload whose engine is working on it.
+type loading struct {
+	cancel context.CancelFunc
+	done   chan struct{}
 }
 
 var _ guest.Handler = (*agent)(nil)
@@ -110,21 +117,55 @@ func (a *agent) Put(_ context.Context, id string, piece []byte) error {
 
 // Deploy loads a workload whose artifact is complete. An error leaves nothing
 // of it behind.
-func (a *agent) Deploy(ctx context.Context, d guest.Deploy) error {
+func (a *agent) Deploy(ctx context.Context, d guest.Deploy) (err error) {
+	defer a.guard(d.ID, &err)
+	ctx, cancel := context.WithCancel(ctx)
+	l := &loading{cancel: cancel, done: make(chan struct{})}
+	defer close(l.done)
+	defer cancel()
+	a.mu.Lock()
+	a.loading[d.ID] = l
+	a.mu.Unlock()
 	w, err := a.load(ctx, d)
-	if err != nil {
-		return errors.Join(err, os.RemoveAll(a.dir(d.ID)))
-	}
-	if ctx.Err() != nil { // the node gave up while we loaded
+	if err == nil && !a.register(ctx, d.ID, w) {
 		return errors.Join(ctx.Err(), w.end(context.WithoutCancel(ctx)))
 	}
-	a.mu.Lock()
-	a.workloads[d.ID] = w
-	a.mu.Unlock()
-	if w.service != nil {
-		a.waits.Go(func() { a.wait(d.ID, w) })
+	if err != nil {
+		return errors.Join(err, a.unload(d.ID))
 	}
 	return nil
+}
+
+// register makes a loaded workload known, unless it is not wanted any more.
+func (a *agent) register(ctx context.Context, id string, w *workload) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.loading, id)
+	if ctx.Err() != nil {
+		return false
+	}
+	a.workloads[id] = w
+	if w.service != nil {
+		a.waits.Go(func() { a.wait(id, w) })
+	}
+	return true
+}
+
+// unload forgets a workload that did not load.
+func (a *agent) unload(id string) error {
+	a.mu.Lock()
+	delete(a.loading, id)
+	a.mu.Unlock()
+	return os.RemoveAll(a.dir(id))
+}
+
+// guard turns a panic of an engine into its caller's error: it is not the end
+// of the agent.
+func (a *agent) guard(id string, err *error) {
+	if p := recover(); p != nil {
+		a.server.Log(id, slog.LevelError, fmt.Sprintf("panic in the runtime: %v\n%s", p, debug.Stack()))
+		*err = nex.Errorf(nex.Internal, "panic in the runtime: %v", p)
+	}
 }
 
 func (a *agent) load(ctx context.Context, d guest.Deploy) (*workload, error) {
@@ -176,8 +217,7 @@ func (a *agent) wait(id string, w *workload) {
 	_ = a.server.Exited(id, guest.Exit{Code: exit.Code, Message: exit.String()}) // fails only when the link ends
 }
 
-// Invoke runs a function once. A panic of an engine is its caller's error,
-// not the end of the agent.
+// Invoke runs a function once.
 func (a *agent) Invoke(ctx context.Context, t guest.Trigger) (r guest.Result, err error) {
 	a.mu.Lock()
 	w := a.workloads[t.ID]
@@ -185,22 +225,17 @@ func (a *agent) Invoke(ctx context.Context, t guest.Trigger) (r guest.Result, er
 	if w == nil || w.function == nil {
 		return guest.Result{}, nex.Errorf(nex.NotFound, "no function %s on this machine", t.ID)
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			a.server.Log(t.ID, slog.LevelError, fmt.Sprintf("panic in the runtime: %v\n%s", p, debug.Stack()))
-			err = nex.Errorf(nex.Internal, "panic in the runtime: %v", p)
-		}
-	}()
+	defer a.guard(t.ID, &err)
 	start := time.Now()
 	payload, err := w.function.Invoke(ctx, runtime.Trigger{Subject: t.Subject, Reply: t.Reply, Header: t.Header, Payload: t.Payload})
 	return guest.Result{Payload: payload, Elapsed: time.Since(start)}, err
 }
 
-// Undeploy ends a workload and removes what it left. Unknown ids are fine:
-// they may have ended by themselves.
+// Undeploy ends a workload, also one that is being loaded, and removes what it
+// left. Unknown ids are fine: they may have ended by themselves.
 func (a *agent) Undeploy(ctx context.Context, id string) error {
 	a.mu.Lock()
-	w, u := a.workloads[id], a.uploads[id]
+	w, u, l := a.workloads[id], a.uploads[id], a.loading[id]
 	delete(a.workloads, id)
 	delete(a.uploads, id)
 	if w != nil {
@@ -208,6 +243,14 @@ func (a *agent) Undeploy(ctx context.Context, id string) error {
 	}
 	a.mu.Unlock()
 	switch {
+	case l != nil:
+		l.cancel()
+		select {
+		case <-l.done:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	case w != nil:
 		return w.end(ctx)
 	case u != nil:
@@ -245,5 +288,9 @@ func (a *agent) close() error {
 		wg.Go(func() { errs[i] = a.Undeploy(ctx, id) })
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err // what does not end in time dies with the agent
+	}
+	a.waits.Wait()
+	return nil
 }

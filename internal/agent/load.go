@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,13 +45,13 @@ func startService(d guest.Deploy, path string, log runtime.Log) (runtime.Service
 	if d.Type != nex.Native {
 		return nil, nex.Errorf(nex.Unsupported, "this agent runs no services of type %q", d.Type)
 	}
-	named := filepath.Join(filepath.Dir(path), d.Name)
+	bin, home := filepath.Join(filepath.Dir(path), "bin"), filepath.Join(filepath.Dir(path), "home")
+	if err := errors.Join(os.Mkdir(bin, 0o700), os.Mkdir(home, 0o700)); err != nil {
+		return nil, fmt.Errorf("make directories of the service: %w", err)
+	}
+	named := filepath.Join(bin, d.Name)
 	if err := os.Rename(path, named); err != nil {
 		return nil, fmt.Errorf("name executable: %w", err)
-	}
-	home := filepath.Join(filepath.Dir(path), "home")
-	if err := os.Mkdir(home, 0o700); err != nil {
-		return nil, fmt.Errorf("make working directory: %w", err)
 	}
 	return native.Start(native.Options{
 		Path: named, Dir: home, Args: d.Argv, Env: d.Environment, Static: d.Static, Log: log,

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -47,8 +48,8 @@ type Artifact struct {
 	Size   int64  // bytes
 }
 
-// incoming is the name pattern of downloads that are not complete.
-const incoming = ".incoming-*"
+// incoming begins the names of downloads that are not complete.
+const incoming = ".incoming-"
 
 // Cache keeps artifacts in a directory of its own.
 type Cache struct {
@@ -65,9 +66,11 @@ func NewCache(dir string, maxBytes int64, source Source) (*Cache, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make artifact cache: %w", err)
 	}
-	left, err := filepath.Glob(filepath.Join(dir, incoming)) // downloads a crash cut off
-	for _, path := range left {
-		err = errors.Join(err, os.Remove(path))
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), incoming) { // a download that a crash cut off
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("clear artifact cache: %w", err)
@@ -87,7 +90,7 @@ func (c *Cache) Fetch(ctx context.Context, r Ref, allow func(size int64) error) 
 		return Artifact{}, err
 	}
 	if a, ok := c.Find(info.SHA256); ok {
-		return a, nil
+		return a, allow(a.Size) // the announced size is only somebody's word
 	}
 	body, err := c.source.Open(ctx, r)
 	if err != nil {
@@ -99,14 +102,14 @@ func (c *Cache) Fetch(ctx context.Context, r Ref, allow func(size int64) error) 
 
 // Find returns an artifact that is in the cache already.
 func (c *Cache) Find(sha256 string) (Artifact, bool) {
-	if sha256 == "" {
+	if !isDigest(sha256) {
 		return Artifact{}, false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	path := filepath.Join(c.dir, filepath.Base(sha256))
+	path := filepath.Join(c.dir, sha256)
 	fi, err := os.Stat(path)
-	if err != nil {
+	if err != nil || !fi.Mode().IsRegular() {
 		return Artifact{}, false
 	}
 	now := time.Now()
@@ -114,9 +117,15 @@ func (c *Cache) Find(sha256 string) (Artifact, bool) {
 	return Artifact{Path: path, SHA256: sha256, Size: fi.Size()}, true
 }
 
+// isDigest reports whether name is one that the cache gives: lowercase hex.
+func isDigest(name string) bool {
+	sum, err := hex.DecodeString(name)
+	return err == nil && len(sum) == sha256.Size && name == strings.ToLower(name)
+}
+
 // store streams body into the cache and names it by its digest.
 func (c *Cache) store(body io.Reader, announced int64, allow func(int64) error) (_ Artifact, err error) {
-	f, err := os.CreateTemp(c.dir, incoming)
+	f, err := os.CreateTemp(c.dir, incoming+"*")
 	if err != nil {
 		return Artifact{}, fmt.Errorf("store artifact: %w", err)
 	}
@@ -169,7 +178,7 @@ func (c *Cache) makeRoomLocked(size int64) error {
 	total := size
 	for _, e := range entries {
 		fi, err := e.Info()
-		if err != nil || len(e.Name()) != 2*sha256.Size {
+		if err != nil || !isDigest(e.Name()) {
 			continue
 		}
 		files = append(files, file{filepath.Join(c.dir, e.Name()), fi.ModTime(), fi.Size()})

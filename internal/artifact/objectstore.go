@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -27,20 +29,37 @@ func (s ObjectStore) Stat(ctx context.Context, r Ref) (Info, error) {
 	if err != nil {
 		return Info{}, explain(r, err)
 	}
+	if info.Size > math.MaxInt64 {
+		return Info{}, nex.Errorf(nex.Invalid, "%s announces an impossible size", r)
+	}
 	return Info{Size: int64(info.Size), SHA256: nex.ObjectDigest(info.Digest)}, nil
 }
 
-// Open reads an object; the client library checks its digest at the end.
+// Open reads an object until ctx ends; the client library checks its digest
+// at the end.
 func (s ObjectStore) Open(ctx context.Context, r Ref) (io.ReadCloser, error) {
 	store, err := s.bucket(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	object, err := store.Get(ctx, r.Key)
+	object, err := store.Get(impatient{ctx}, r.Key)
 	if err != nil {
 		return nil, explain(r, err)
 	}
 	return object, nil
+}
+
+// impatient is a context whose deadline is always near. The client library's
+// reader waits for the deadline when the server has nothing to send, and looks
+// only then whether ctx was cancelled. Not cancelled, it goes on.
+type impatient struct{ context.Context }
+
+func (c impatient) Deadline() (time.Time, bool) {
+	near := time.Now().Add(time.Second)
+	if end, ok := c.Context.Deadline(); ok && end.Before(near) {
+		return end, true
+	}
+	return near, true
 }
 
 func (s ObjectStore) bucket(ctx context.Context, r Ref) (jetstream.ObjectStore, error) {

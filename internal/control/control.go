@@ -3,13 +3,14 @@
 // once. It holds no policy and no state of the node.
 //
 // Every message is taken as hostile: whatever it holds, the worst that happens
-// is an error reply. Requests run beside each other, so that a slow deploy
-// holds up nobody.
+// is an error reply. Deploys and stops run beside each other, so that a slow
+// one holds up nobody.
 package control
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -25,9 +26,12 @@ import (
 const (
 	// requestTimeout bounds the work on one request.
 	requestTimeout = 2 * time.Minute
-	// maxRequests is how many requests may be worked on at once; what comes
-	// beyond is refused.
+	// maxRequests is how many deploys and stops may be worked on at once;
+	// what comes beyond is refused.
 	maxRequests = 256
+	// drainTimeout bounds how long messages under way are waited for at the
+	// end.
+	drainTimeout = 2 * time.Second
 )
 
 // Backend changes or describes a node. Errors become error replies: their
@@ -61,11 +65,14 @@ type Server struct {
 	ctx    func() (context.Context, context.CancelFunc) // of one request
 	cancel context.CancelFunc
 
+	subs []*nats.Subscription
+	once sync.Once // of Close
+
 	mu       sync.Mutex
-	subs     []*nats.Subscription
 	requests sync.WaitGroup
-	working  int
-	closed   bool
+	working  int  // slow requests
+	closed   bool // no more slow requests
+	ended    bool // no more requests
 }
 
 // Listen subscribes to the control subjects of a node.
@@ -76,16 +83,18 @@ func Listen(cfg Config) (*Server, error) {
 	b, d, id := cfg.Backend, cfg.Directory, cfg.NodeID
 	ping := func(context.Context, *nats.Msg) (any, error) { return d.Ping(), nil }
 	for _, r := range []route{
-		{nex.PingSubject, nex.PingReplyType, ping},
-		{nex.NodePingSubject(id), nex.PingReplyType, ping},
-		{nex.WorkloadPingSubject + ".>", nex.PingReplyType, s.workloads},
-		{nex.AuctionSubject, nex.AuctionReplyType, s.auction},
-		{nex.InfoSubject("*", id), nex.InfoReplyType, func(ctx context.Context, m *nats.Msg) (any, error) {
+		{subject: nex.PingSubject, replyType: nex.PingReplyType, answer: ping},
+		{subject: nex.NodePingSubject(id), replyType: nex.PingReplyType, answer: ping},
+		{subject: nex.WorkloadPingSubject + ".>", replyType: nex.PingReplyType, answer: s.workloads},
+		{subject: nex.AuctionSubject, replyType: nex.AuctionReplyType, answer: s.auction},
+		{subject: nex.InfoSubject("*", id), replyType: nex.InfoReplyType, answer: func(ctx context.Context, m *nats.Msg) (any, error) {
 			return b.Info(ctx, namespace(m.Subject))
 		}},
-		{nex.LameDuckSubject(id), nex.LameDuckReplyType, func(ctx context.Context, _ *nats.Msg) (any, error) { return b.LameDuck(ctx) }},
-		{nex.DeploySubject("*", id), nex.DeployReplyType, decoded("deploy", b.Deploy)},
-		{nex.StopSubject("*", id), nex.StopReplyType, decoded("stop", b.Stop)},
+		{subject: nex.LameDuckSubject(id), replyType: nex.LameDuckReplyType, answer: func(ctx context.Context, _ *nats.Msg) (any, error) {
+			return b.LameDuck(ctx)
+		}},
+		{subject: nex.DeploySubject("*", id), replyType: nex.DeployReplyType, answer: decoded("deploy", b.Deploy), slow: true},
+		{subject: nex.StopSubject("*", id), replyType: nex.StopReplyType, answer: decoded("stop", b.Stop), slow: true},
 	} {
 		sub, err := cfg.Conn.Subscribe(r.subject, func(m *nats.Msg) { s.take(r, m) })
 		if err != nil {
@@ -97,17 +106,47 @@ func Listen(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Close stops listening and waits for the requests being worked on; their
-// contexts end.
+// errClosed answers requests that come while the server closes.
+var errClosed = nex.Errorf(nex.Unavailable, "node is shutting down")
+
+// Close stops listening, ends the contexts of the requests being worked on,
+// answers what was received, and waits for all of it. Idempotent.
 func (s *Server) Close() {
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
-	for _, sub := range s.subs {
-		_ = sub.Unsubscribe() // fails only when the connection is closed
+	s.once.Do(func() {
+		s.mu.Lock()
+		s.closed = true
+		s.mu.Unlock()
+		s.cancel()
+		s.drain()
+		s.mu.Lock()
+		s.ended = true
+		s.mu.Unlock()
+		s.requests.Wait()
+	})
+}
+
+// drain ends the subscriptions after the messages that were received.
+func (s *Server) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	connected := s.cfg.Conn.IsConnected()
+	drained := make([]chan struct{}, len(s.subs))
+	for i, sub := range s.subs {
+		drained[i] = make(chan struct{})
+		sub.SetClosedHandler(func(string) { close(drained[i]) })
+		if connected {
+			_ = sub.Drain() // fails only when the connection is closed
+		} else {
+			_ = sub.Unsubscribe() // likewise
+		}
 	}
-	s.cancel()
-	s.requests.Wait()
+	for i, sub := range s.subs {
+		select {
+		case <-drained[i]:
+		case <-ctx.Done():
+			_ = sub.Unsubscribe() // likewise
+		}
+	}
 }
 
 // route is one subject and who answers it. A nil answer without an error is
@@ -115,26 +154,54 @@ func (s *Server) Close() {
 type route struct {
 	subject, replyType string
 	answer             func(context.Context, *nats.Msg) (any, error)
+	slow               bool // it may take its time, on a goroutine of its own
 }
 
-// take gives a message its goroutine, or refuses it at once.
+// take answers a message: at once, or on a goroutine of its own if that may
+// take long and not too many do.
 func (s *Server) take(r route, m *nats.Msg) {
+	counted, err := s.begin(r)
+	switch {
+	case err != nil:
+		s.reply(m, r.replyType, nil, err)
+	case counted && r.slow:
+		go func() {
+			defer s.end(r)
+			s.handle(r, m)
+		}()
+	case counted:
+		defer s.end(r)
+		s.handle(r, m)
+	}
+}
+
+// begin counts a request, or says why it cannot be worked on. After the end
+// nothing is counted nor said.
+func (s *Server) begin(r route) (counted bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return
+	switch {
+	case s.ended:
+		return false, nil
+	case !r.slow:
+	case s.closed:
+		return false, errClosed
+	case s.working >= maxRequests:
+		return false, nex.Errorf(nex.Overloaded, "node is working on %d requests, try again later", maxRequests)
+	default:
+		s.working++
 	}
-	if s.working >= maxRequests {
-		s.reply(m, r.replyType, nil, nex.Errorf(nex.Overloaded, "node is working on %d requests, try again later", maxRequests))
-		return
-	}
-	s.working++
-	s.requests.Go(func() {
-		s.handle(r, m)
-		s.mu.Lock()
-		defer s.mu.Unlock()
+	s.requests.Add(1)
+	return true, nil
+}
+
+func (s *Server) end(r route) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.slow {
 		s.working--
-	})
+	}
+	s.requests.Done()
 }
 
 // handle answers one message, whatever happens on the way.
@@ -142,6 +209,9 @@ func (s *Server) handle(r route, m *nats.Msg) {
 	ctx, cancel := s.ctx()
 	defer cancel()
 	data, err := s.guarded(ctx, r, m)
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) && nex.CodeOf(err) == nex.Internal {
+		err = errClosed
+	}
 	if data == nil && err == nil {
 		return
 	}

@@ -107,7 +107,7 @@ func (p *Pool) keepOne(ctx context.Context) {
 		select {
 		case p.ready <- g:
 			tries = 0
-		case <-g.Gone():
+		case <-g.Done():
 			wait(ctx, backoff(tries))
 			tries++
 		case <-ctx.Done():
@@ -162,10 +162,14 @@ func (p *Pool) Take(ctx context.Context) (*Guest, error) {
 	if p.cfg.Size == 0 {
 		return p.boot(ctx)
 	}
-	select {
-	case g := <-p.ready:
-		return g, nil
-	case <-ctx.Done():
+	for ctx.Err() == nil {
+		select {
+		case g := <-p.ready:
+			if g.Err() == nil {
+				return g, nil
+			}
+		case <-ctx.Done():
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

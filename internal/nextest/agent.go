@@ -22,7 +22,10 @@ func Main(m *testing.M) {
 	if filepath.Base(os.Args[0]) == machine.AgentName() {
 		os.Exit(RunAgent())
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m,
+		// A JetStream context that has published leaves this behind when its
+		// connection closes first.
+		goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
 }
 
 // AgentPath returns an executable that is a real agent: this test binary under

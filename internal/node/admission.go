@@ -179,7 +179,7 @@ func (n *node) checkSettings(c *candidate) error {
 }
 
 // checkStop decides whether claims may end a workload.
-func checkStop(token string, s workload.Summary) error {
+func checkStop(token string, s workload.Summary, now time.Time) error {
 	claims, err := nex.DecodeClaims(token)
 	if err != nil {
 		return nex.Errorf(nex.Unauthorized, "Invalid stop request: %v", err)
@@ -192,6 +192,8 @@ func checkStop(token string, s workload.Summary) error {
 		return refuse("stop claims appear to be cloned or captured from the original start claims. Rejecting for security reasons")
 	}
 	switch {
+	case !claims.ValidAt(now):
+		return refuse("standard claims within JWT are not valid")
 	case claims.Stops != "" && claims.Stops != s.ID:
 		return refuse(fmt.Sprintf("stop claims are for workload %s", claims.Stops))
 	case claims.Name != start.Name:

@@ -45,7 +45,7 @@ func (n *node) Stop(ctx context.Context, namespace string, r nex.StopRequest) (n
 	if !ok {
 		return nex.StopReply{}, nex.Errorf(nex.NotFound, "No such workload")
 	}
-	if err := checkStop(r.WorkloadJWT, s); err != nil {
+	if err := checkStop(r.WorkloadJWT, s, time.Now()); err != nil {
 		return nex.StopReply{}, err
 	}
 	if err := n.workloads.Stop(ctx, s.ID); err != nil {

@@ -33,9 +33,9 @@ import (
 const (
 	// heartbeat is the time between heartbeat events.
 	heartbeat = 30 * time.Second
-	// stopTimeout bounds how long workloads are waited for at the end; it is
-	// more than the grace a service has.
-	stopTimeout = 20 * time.Second
+	// lastCalls is how long function calls under way have to end when the
+	// node does.
+	lastCalls = 5 * time.Second
 	// cacheBytes is how much disk artifacts may take.
 	cacheBytes = 4 << 30
 	// reconnectWait is the time between attempts to reach NATS.
@@ -114,8 +114,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		log: cfg.Log, reporter: newReporter(nc, id.id, cfg.Log),
 	}
 	reporting := runUntilStopped(n.reporter.run)
-	defer reporting.stop()
 	defer n.sayStopped()
+	defer reporting.stop()
 
 	pool := machine.NewPool(machine.PoolConfig{
 		Launcher: launcher, Size: cfg.Settings.PoolSize, Hello: cfg.Settings.HandshakeTimeout, Log: cfg.Log,
@@ -129,21 +129,21 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			WorkloadBytes: cfg.Settings.Limits.MaxWorkloadBytes,
 		},
 	})
-	defer n.stopWorkloads()
+	defer n.workloads.Close(lastCalls)
 	api, err := control.Listen(control.Config{Conn: nc, NodeID: id.id, Backend: n, Directory: n, Log: cfg.Log})
 	if err != nil {
 		return err
 	}
 	defer api.Close()
-	n.live(ctx, connected)
+	n.live(ctx, nc, connected)
 	cfg.Log.Info("Node is stopping")
 	return nil
 }
 
 // live announces the node once NATS knows it, and beats until ctx ends.
-func (n *node) live(ctx context.Context, connected <-chan struct{}) {
+func (n *node) live(ctx context.Context, nc *nats.Conn, connected <-chan struct{}) {
 	n.log.Info("Use this key as the recipient for encrypted run requests", "public_xkey", n.identity.xkey)
-	if !n.announce(ctx, connected) {
+	if !n.announce(ctx, nc, connected) {
 		return
 	}
 	beat := time.NewTicker(heartbeat)
@@ -162,11 +162,22 @@ func (n *node) live(ctx context.Context, connected <-chan struct{}) {
 }
 
 // announce waits for the first connection, for as long as it takes.
-func (n *node) announce(ctx context.Context, connected <-chan struct{}) bool {
+func (n *node) announce(ctx context.Context, nc *nats.Conn, connected <-chan struct{}) bool {
 	select {
 	case <-connected:
 	case <-ctx.Done():
 		return false
+	}
+	for { // until the server knows our subscriptions
+		flush, cancel := context.WithTimeout(ctx, reconnectWait)
+		err := nc.FlushWithContext(flush)
+		cancel()
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || nc.IsClosed() {
+			return false
+		}
 	}
 	n.log.Info("NATS execution engine awaiting commands", "id", n.identity.id, "version", n.cfg.Version)
 	n.announced = true
@@ -182,12 +193,6 @@ func (n *node) sayStopped() {
 	if n.announced {
 		n.reporter.system(nex.NodeStopped{ID: n.identity.id, Graceful: true})
 	}
-}
-
-func (n *node) stopWorkloads() {
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-	defer cancel()
-	n.workloads.Close(ctx)
 }
 
 // guests lets workloads take machines from a pool.
@@ -221,6 +226,7 @@ func connect(cfg Config, id string) (*nats.Conn, <-chan struct{}, error) {
 	options := append([]nats.Option{
 		nats.Name("nex node " + id),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait),
+		nats.IgnoreAuthErrorAbort(), // credentials may be set right while we try
 		nats.ReconnectBufSize(bufferWhileAway),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
@@ -277,6 +283,9 @@ func takeState(cfg *Config) (*ownedState, error) {
 		cfg.StateDir = dir
 	}
 	s, err := openState(cfg.StateDir)
+	if err != nil && ephemeral {
+		err = errors.Join(err, os.RemoveAll(cfg.StateDir))
+	}
 	if err != nil {
 		return nil, err
 	}

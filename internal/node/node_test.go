@@ -505,3 +505,130 @@ func TestWasmEcho(t *testing.T) {
 		}
 	}
 }
+
+// TestLargeHeadersAndEnvironments are longer than one frame of the guest link.
+func TestLargeHeadersAndEnvironments(t *testing.T) {
+	r := newRig(t, settings(t))
+	long := strings.Repeat("x", 300_000)
+	w := r.upload(t, "f", nex.V8, []byte(`(s, p, ctx) => [ctx.headers.A[0].length, ctx.env.A.length]`))
+	w.TriggerSubjects, w.Environment = []string{"js.f"}, map[string]string{"A": long}
+	if _, err := r.deploy(t, w); err != nil {
+		t.Fatal(err)
+	}
+	m := nats.NewMsg("js.f")
+	m.Header.Set("A", long)
+	reply, err := r.nc.RequestMsg(m, nextest.Patience)
+	if err != nil || string(reply.Data) != "[300000,300000]" {
+		t.Errorf("got %v, %v", reply, err)
+	}
+}
+
+// TestReadyMeansReady asks a node the moment it says so.
+func TestReadyMeansReady(t *testing.T) {
+	srv := nextest.Server(t)
+	nc := nextest.Connect(t, srv)
+	c, err := nex.NewClient(nc, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := settings(t)
+	s.PoolSize = 0
+	for range 30 {
+		info, end := runNode(t, srv.ClientURL(), t.TempDir(), s)
+		if _, err := c.Info(t.Context(), info.NodeID); err != nil {
+			t.Errorf("not yet: %v", err)
+		}
+		end()
+	}
+}
+
+func TestServiceOfAnyName(t *testing.T) {
+	r := newRig(t, settings(t))
+	for _, name := range []string{"home", "bin", "artifact", "-", "tmp"} {
+		reply, err := r.deploy(t, r.upload(t, name, nex.Native, []byte("#!/bin/sh\nsleep 1000\n")))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err := r.stop(t, name, reply.ID); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestNodeComesBackAfterWrongCredentials changes the server's password and
+// back while the node is connected.
+func TestNodeComesBackAfterWrongCredentials(t *testing.T) {
+	options := func(password string) *server.Options {
+		return &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, Username: "u", Password: password, NoLog: true, NoSigs: true}
+	}
+	srv, err := server.NewServer(options("p"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	if !srv.ReadyForConnections(nextest.Patience) {
+		t.Fatal("NATS server did not start")
+	}
+	port := srv.Addr().(*net.TCPAddr).Port
+	url := fmt.Sprintf("nats://u:p@127.0.0.1:%d", port)
+	refused := make(chan struct{}, 100)
+	s := settings(t)
+	s.PoolSize = 0
+	log := slog.New(slog.NewTextHandler(writerFunc(func(p []byte) {
+		if bytes.Contains(p, []byte("uthorization")) {
+			refused <- struct{}{}
+		}
+	}), nil))
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan nex.NodeInfo, 1), make(chan error, 1)
+	go func() {
+		done <- node.Run(ctx, node.Config{Settings: s, Server: url, Log: log, Ready: func(n nex.NodeInfo) { ready <- n }})
+	}()
+	nextest.Await(t, ready, "the node")
+	reload := func(password string) {
+		o := options(password)
+		o.Port = port
+		if err := srv.ReloadOptions(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reload("q")
+	for range 3 { // twice is when the client library would give up
+		nextest.Await(t, refused, "a refused attempt")
+	}
+	reload("p")
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	c, err := nex.NewClient(nc, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline, stop := context.WithTimeout(t.Context(), nextest.Patience)
+	defer stop()
+	found := 0
+	for found == 0 && deadline.Err() == nil {
+		for range c.Nodes(deadline) {
+			found++
+		}
+	}
+	if found == 0 {
+		t.Error("the node never came back")
+	}
+	cancel()
+	if err := nextest.Await(t, done, "the node's end"); err != nil {
+		t.Error(err)
+	}
+}
+
+// writerFunc is a writer that never fails.
+type writerFunc func(p []byte)
+
+func (w writerFunc) Write(p []byte) (int, error) {
+	w(p)
+	return len(p), nil
+}

@@ -100,5 +100,8 @@ func (s *state) identity() (identity, error) {
 	if err != nil {
 		return identity{}, fmt.Errorf("read node xkey: %w", err)
 	}
+	if !nkeys.IsValidPublicServerKey(id) || !nkeys.IsValidPublicCurveKey(xkey) {
+		return identity{}, fmt.Errorf("%s must hold the seeds of a server key and of a curve key: restore them or remove the directory to have new ones made", dir)
+	}
 	return identity{id: id, xkey: xkey, open: curve}, nil
 }

@@ -95,8 +95,8 @@ func (m *Manager) Deploy(ctx context.Context, slot *Slot, spec Spec) (id string,
 	}
 	w := begin(m, xid.New().String(), spec, started)
 	m.byID[w.id] = w
+	slot.once.Do(func() { m.reserved-- }) // the workload counts from here
 	m.mu.Unlock()
-	slot.Release() // the workload counts from here
 
 	select {
 	case err := <-started:
@@ -106,9 +106,11 @@ func (m *Manager) Deploy(ctx context.Context, slot *Slot, spec Spec) (id string,
 		}
 		return w.id, nil
 	case <-ctx.Done():
-		return "", errors.Join(
-			nex.Errorf(nex.Timeout, "workload %s did not start in time", spec.Name),
-			w.stop(context.WithoutCancel(ctx)))
+		err := nex.Errorf(nex.Unavailable, "workload %s was not started: the node gave up the request", spec.Name)
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = nex.Errorf(nex.Timeout, "workload %s did not start in time", spec.Name)
+		}
+		return "", errors.Join(err, w.stop(context.WithoutCancel(ctx), w.drain()))
 	}
 }
 
@@ -121,7 +123,7 @@ func (m *Manager) Stop(ctx context.Context, id string) error {
 	if w == nil {
 		return nex.Errorf(nex.NotFound, "No such workload")
 	}
-	return w.stop(ctx)
+	return w.stop(ctx, w.drain())
 }
 
 // Get returns a deployed workload of a namespace.
@@ -167,9 +169,9 @@ func (m *Manager) restarts() bool {
 	return !m.lameDuck
 }
 
-// Close stops all workloads and takes no more. It returns when they are gone
-// or ctx ends.
-func (m *Manager) Close(ctx context.Context) {
+// Close stops all workloads, takes no more, and returns when all are gone.
+// Calls under way have as long as drain to end.
+func (m *Manager) Close(drain time.Duration) {
 	m.mu.Lock()
 	m.closed = true
 	all := make([]*workload, 0, len(m.byID))
@@ -179,11 +181,7 @@ func (m *Manager) Close(ctx context.Context) {
 	m.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, w := range all {
-		wg.Go(func() {
-			if err := w.stop(ctx); err != nil {
-				m.cfg.Log.Error("Workload could not be stopped", "workload", w.id, "error", err)
-			}
-		})
+		wg.Go(func() { _ = w.stop(context.Background(), min(drain, w.drain())) }) // fails only when its context ends
 	}
 	wg.Wait()
 }

@@ -404,3 +404,65 @@ func TestStopWithoutAGuestAnswersWhatWaits(t *testing.T) {
 		t.Errorf("the waiting call got %v, %v", m, err)
 	}
 }
+
+// TestStopsAtOnceLoseNoCall stops a workload twice at the same time while
+// others call it.
+func TestStopsAtOnceLoseNoCall(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	for round := range 20 {
+		id := b.deploy(t, function(fmt.Sprintf("f%d", round), "t.f"))
+		var callers, stops sync.WaitGroup
+		for range 8 {
+			callers.Go(func() {
+				for {
+					_, err := b.nc.Request("t.f", nil, nextest.Patience)
+					if errors.Is(err, nats.ErrNoResponders) {
+						return
+					}
+					if err != nil {
+						t.Errorf("a call went unanswered: %v", err)
+						return
+					}
+				}
+			})
+		}
+		for range 2 {
+			stops.Go(func() {
+				if err := b.Stop(t.Context(), id); err != nil && nex.CodeOf(err) != nex.NotFound {
+					t.Error(err)
+				}
+			})
+		}
+		stops.Wait()
+		callers.Wait()
+	}
+}
+
+// TestCallsMeetingALostGuestWaitForTheNext calls without a pause while guests
+// are lost: a call that never reached a guest must not fail.
+func TestCallsMeetingALostGuestWaitForTheNext(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	b.deploy(t, function("f", "t.f"))
+	b.event(t, nex.WorkloadDeployed{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 5 {
+			guests := b.host.taken()
+			guests[len(guests)-1].Release()
+			b.event(t, nex.WorkloadRestarting{})
+			b.event(t, nex.WorkloadDeployed{})
+		}
+	}()
+	for {
+		m, err := b.request(t, "t.f", "x")
+		if err != nil || string(m.Data) != "x" {
+			t.Fatalf("got %v, %v", m, err)
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+}

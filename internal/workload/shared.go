@@ -68,7 +68,7 @@ func (s *sharing) join(namespace string) (t *tenancy, first bool) {
 	return t, first
 }
 
-// over reports whether a tenancy has failed or its guest is gone.
+// over reports whether a tenancy has failed or its guest takes no calls.
 func (t *tenancy) over() bool {
 	select {
 	case <-t.ready:
@@ -79,7 +79,7 @@ func (t *tenancy) over() bool {
 		return true
 	}
 	select {
-	case <-t.guest.Gone():
+	case <-t.guest.Done():
 		return true
 	default:
 		return false

@@ -41,8 +41,8 @@ type Guest interface {
 	Deploy(ctx context.Context, d guest.Deploy, artifact io.Reader, sink guest.Sink) error
 	Invoke(ctx context.Context, t guest.Trigger) (guest.Result, error)
 	Undeploy(ctx context.Context, id string) error
-	// Gone is closed when the guest is lost or released, and all of it gone.
-	Gone() <-chan struct{}
+	// Done is closed when the guest is lost or released: it takes no calls.
+	Done() <-chan struct{}
 	// Release ends the guest and returns when it is gone.
 	Release()
 }

@@ -23,9 +23,8 @@ const (
 	// margin is how long after a function's timeout its agent's answer is
 	// waited for.
 	margin = 100 * time.Millisecond
-	// drainTimeout bounds how long a stop waits for calls under way, beyond
-	// their own timeout.
-	drainTimeout = 2 * time.Second
+	// drainSlack is how much longer than one call's timeout a drain may take.
+	drainSlack = 2 * time.Second
 )
 
 // triggers answers the messages on a workload's trigger subjects. Calls that
@@ -41,8 +40,8 @@ type triggers struct {
 	changed chan struct{} // closed when guest is set or none will be
 	subs    []*nats.Subscription
 	drained []chan struct{}
-	closed  bool // no new subscriptions
-	ended   bool // no new calls
+	closed  chan struct{} // set by close; closed when everything is answered
+	ended   bool          // no new calls
 }
 
 func newTriggers(w *workload) *triggers {
@@ -63,6 +62,15 @@ func (t *triggers) tellLocked() {
 	t.changed = make(chan struct{})
 }
 
+// lose makes calls wait for the next guest if g is the present one.
+func (t *triggers) lose(g Guest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.guest == g {
+		t.guest = nil
+	}
+}
+
 // detach makes calls wait for the next guest.
 func (t *triggers) detach() {
 	t.mu.Lock()
@@ -74,7 +82,7 @@ func (t *triggers) detach() {
 func (t *triggers) current(ctx context.Context) (Guest, error) {
 	for {
 		t.mu.Lock()
-		g, changed, closed := t.guest, t.changed, t.closed
+		g, changed, closed := t.guest, t.changed, t.closed != nil
 		t.mu.Unlock()
 		if g != nil {
 			return g, nil
@@ -98,7 +106,7 @@ func (t *triggers) subscribe(ctx context.Context) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.subs) > 0 {
+	if t.closed != nil || len(t.subs) > 0 {
 		return nil
 	}
 	nc := t.w.m.cfg.Conn
@@ -119,15 +127,29 @@ func (t *triggers) subscribe(ctx context.Context) error {
 }
 
 // close stops listening, lets what was accepted be answered, and returns when
-// it is, or after a bounded time. Idempotent.
+// it is or ctx ends. Later callers wait for the first.
 func (t *triggers) close(ctx context.Context) {
 	t.mu.Lock()
+	closed, first := t.closed, t.closed == nil
+	if first {
+		closed = make(chan struct{})
+		t.closed = closed
+		t.tellLocked()
+	}
 	subs, drained := t.subs, t.drained
-	t.subs, t.drained, t.closed = nil, nil, true
-	t.tellLocked()
 	t.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, t.w.spec.Timeout+drainTimeout)
-	defer cancel()
+	if first {
+		t.drainAll(ctx, subs, drained)
+		close(closed)
+		return
+	}
+	select {
+	case <-closed:
+	case <-ctx.Done():
+	}
+}
+
+func (t *triggers) drainAll(ctx context.Context, subs []*nats.Subscription, drained []chan struct{}) {
 	for _, sub := range subs {
 		if t.w.m.cfg.Conn.IsConnected() {
 			_ = sub.Drain() // fails only when the connection is closed
@@ -161,16 +183,27 @@ func (t *triggers) take(pattern string, m *nats.Msg) {
 		t.answer(pattern, m, guest.Result{}, nex.Errorf(nex.Overloaded, "%d calls of %s are waiting, try again later", window, t.w.spec.Name))
 		return
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ended {
-		return // it missed its drain: the connection is in trouble
+	if !t.begin() { // it missed the drain
+		<-t.slots
+		t.answer(pattern, m, guest.Result{}, nex.Errorf(nex.Unavailable, "workload %s is being stopped", t.w.spec.Name))
+		return
 	}
-	t.calls.Go(func() {
+	go func() {
+		defer t.calls.Done()
 		defer func() { <-t.slots }()
 		r, err := t.call(m)
 		t.answer(pattern, m, r, err)
-	})
+	}()
+}
+
+// begin counts a call unless none may begin any more.
+func (t *triggers) begin() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.ended {
+		t.calls.Add(1)
+	}
+	return !t.ended
 }
 
 // call runs the function for one message, within its timeout counted from
@@ -179,13 +212,7 @@ func (t *triggers) call(m *nats.Msg) (guest.Result, error) {
 	deadline := time.Now().Add(t.w.spec.Timeout)
 	ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(margin))
 	defer cancel()
-	g, err := t.current(ctx)
-	if err != nil {
-		return guest.Result{}, err
-	}
-	r, err := g.Invoke(ctx, guest.Trigger{
-		ID: t.w.id, Subject: m.Subject, Reply: m.Reply, Header: m.Header, Payload: m.Data, Timeout: time.Until(deadline),
-	})
+	r, err := t.invoke(ctx, guest.Trigger{ID: t.w.id, Subject: m.Subject, Reply: m.Reply, Header: m.Header, Payload: m.Data}, deadline)
 	t.w.busy.Add(int64(r.Elapsed))
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = nex.Errorf(nex.Timeout, "function %s did not answer within %s", t.w.spec.Name, t.w.spec.Timeout)
@@ -194,6 +221,23 @@ func (t *triggers) call(m *nats.Msg) (guest.Result, error) {
 		err = nex.Errorf(nex.BadReply, "reply of %d bytes is over the server's limit of %d", len(r.Payload), limit)
 	}
 	return r, err
+}
+
+// invoke gives a call to the guest, and to the next one if that was lost
+// before the call reached it.
+func (t *triggers) invoke(ctx context.Context, tr guest.Trigger, deadline time.Time) (guest.Result, error) {
+	for {
+		g, err := t.current(ctx)
+		if err != nil {
+			return guest.Result{}, err
+		}
+		tr.Timeout = time.Until(deadline)
+		r, err := g.Invoke(ctx, tr)
+		if !errors.Is(err, guest.ErrNotSent) {
+			return r, err
+		}
+		t.lose(g)
+	}
 }
 
 // answer replies to whoever waits, exactly once, and reports the call.

@@ -19,9 +19,12 @@ import (
 const (
 	// startTimeout bounds one start: fetch, boot, compile.
 	startTimeout = 2 * time.Minute
-	// undeployTimeout bounds the end of a workload on its guest; it is more
-	// than the grace a service has.
-	undeployTimeout = 15 * time.Second
+	// stopService bounds the end of a service on its guest; it is more than
+	// the grace a service has.
+	stopService = 15 * time.Second
+	// stopFunction bounds the end of a function on its guest, whose calls
+	// have ended by then or will not.
+	stopFunction = 2 * time.Second
 )
 
 // Refusals as Nex 0.2.7 words them.
@@ -106,7 +109,7 @@ func (w *workload) next(e end, tries int) (time.Duration, bool) {
 		return r.afterExit(*e.exit, tries)
 	}
 	if e.err != nil {
-		return r.afterLoss(tries + 1), true
+		return r.afterLoss(max(tries, 1)), true
 	}
 	return r.afterLoss(tries), true
 }
@@ -148,7 +151,7 @@ func (w *workload) turn(ctx context.Context, started chan<- error) (end, time.Du
 	case exit := <-exits:
 		e.exit = &exit
 		w.move(pending)
-	case <-g.Gone():
+	case <-g.Done():
 		e.lost = true
 		w.move(pending)
 	case <-ctx.Done():
@@ -220,10 +223,11 @@ func (w *workload) load(ctx context.Context, g Guest, art artifact.Artifact, exi
 		SHA256: art.SHA256, Argv: w.spec.Argv, Environment: w.spec.Environment, Static: w.spec.Static,
 	}
 	subject := nex.LogSubject{Namespace: w.spec.Namespace, Node: w.m.cfg.NodeID, Workload: w.spec.Name, ID: w.id}
-	err = g.Deploy(ctx, d, f, guest.Sink{
-		Log:    func(level slog.Level, text string) { w.m.cfg.Reporter.Log(subject, level, text) },
-		Exited: func(e guest.Exit) { exits <- e },
-	})
+	sink := guest.Sink{Log: func(level slog.Level, text string) { w.m.cfg.Reporter.Log(subject, level, text) }}
+	if !w.spec.Type.IsFunction() {
+		sink.Exited = func(e guest.Exit) { exits <- e }
+	}
+	err = g.Deploy(ctx, d, f, sink)
 	if nex.CodeOf(err) == nex.Invalid {
 		return fmt.Errorf("%s: %w", textRejected, err)
 	}
@@ -234,11 +238,15 @@ func (w *workload) load(ctx context.Context, g Guest, art artifact.Artifact, exi
 // with it.
 func (w *workload) undeploy(g Guest) {
 	select {
-	case <-g.Gone():
+	case <-g.Done():
 		return
 	default:
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), undeployTimeout)
+	bound := stopService
+	if w.spec.Type.IsFunction() {
+		bound = stopFunction
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	if err := g.Undeploy(ctx, w.id); err != nil {
 		w.log.Warn("Workload did not end in order, its machine is destroyed", "error", err)
@@ -247,10 +255,13 @@ func (w *workload) undeploy(g Guest) {
 }
 
 // stop ends the workload and waits until it is gone: first no more triggers,
-// then the calls that are running, then the workload itself.
-func (w *workload) stop(ctx context.Context) error {
+// then the calls that are running, for as long as drain allows, then the
+// workload itself. When ctx ends only the waiting does.
+func (w *workload) stop(ctx context.Context, drain time.Duration) error {
 	w.move(stopping)
-	w.triggers.close(ctx)
+	calls, cancel := context.WithTimeout(ctx, drain)
+	defer cancel()
+	w.triggers.close(calls)
 	w.cancel()
 	select {
 	case <-w.done:
@@ -260,9 +271,15 @@ func (w *workload) stop(ctx context.Context) error {
 	}
 }
 
+// drain is how long a stop waits for calls under way: as long as they may
+// take, and a little for those the server has yet to deliver.
+func (w *workload) drain() time.Duration { return w.spec.Timeout + drainSlack }
+
 // finish reports the end, once.
 func (w *workload) finish(ctx context.Context, last end, started chan<- error) {
-	w.triggers.close(ctx)
+	calls, cancel := context.WithTimeout(ctx, w.drain())
+	defer cancel()
+	w.triggers.close(calls)
 	w.cancel()
 	if !w.everRan() {
 		w.move(failed)
