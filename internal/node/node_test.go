@@ -632,3 +632,43 @@ func (w writerFunc) Write(p []byte) (int, error) {
 	w(p)
 	return len(p), nil
 }
+
+// TestTriggerTheServerRefuses deploys on a subject that the node's user may
+// not subscribe to.
+func TestTriggerTheServerRefuses(t *testing.T) {
+	srv, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+		Users: []*server.User{
+			{Username: "node", Password: "p", Permissions: &server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"secret.>"}}}},
+			{Username: "dev", Password: "p"},
+		},
+		NoAuthUser: "dev",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	if !srv.ReadyForConnections(nextest.Patience) {
+		t.Fatal("NATS server did not start")
+	}
+	r := &rig{nc: nextest.Connect(t, srv), dir: t.TempDir()}
+	if r.Client, err = nex.NewClient(r.nc, ""); err != nil {
+		t.Fatal(err)
+	}
+	r.keys.Issuer, _ = nkeys.CreateAccount()
+	r.keys.Sender, _ = nkeys.CreateCurveKeys()
+	r.node, r.end = runNode(t, strings.Replace(srv.ClientURL(), "nats://", "nats://node:p@", 1), r.dir, settings(t))
+	w := r.upload(t, "echo", nex.V8, []byte(echo))
+	w.TriggerSubjects = []string{"secret.x"}
+	if _, err := r.deploy(t, w); nex.CodeOf(err) != nex.Denied {
+		t.Errorf("got %v", err)
+	}
+	w.TriggerSubjects = []string{"open.x"}
+	if _, err := r.deploy(t, w); err != nil {
+		t.Fatal(err)
+	}
+	if m := r.call(t, "open.x", []byte("hi")); string(m.Data) != "hi" {
+		t.Errorf("got %q", m.Data)
+	}
+}

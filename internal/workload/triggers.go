@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -122,6 +123,21 @@ func (t *triggers) subscribe(ctx context.Context) error {
 	}
 	if err := nc.FlushWithContext(ctx); err != nil && nc.IsConnected() {
 		return fmt.Errorf("subscribe to trigger subjects: %w", err)
+	}
+	return refusal(nc.LastError(), t.w.spec.Triggers, queue)
+}
+
+// refusal reports whether the server's last word forbids one of our
+// subscriptions. It comes before the flush returns, but the client library
+// keeps it only as the connection's last error.
+func refusal(last error, triggers []string, queue string) error {
+	if !errors.Is(last, nats.ErrPermissionViolation) {
+		return nil
+	}
+	for _, subject := range triggers {
+		if strings.Contains(last.Error(), fmt.Sprintf("%q using queue %q", subject, queue)) {
+			return nex.Errorf(nex.Denied, "the NATS server does not let this node subscribe to trigger subject %q", subject)
+		}
 	}
 	return nil
 }
