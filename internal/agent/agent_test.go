@@ -105,7 +105,9 @@ func TestArtifactThatIsNotWhatWasAnnounced(t *testing.T) {
 func TestUndeployEndsALoad(t *testing.T) {
 	c, _ := start(t)
 	failed := make(chan error, 1)
-	go func() { failed <- deploy(context.Background(), c, "w", nex.V8, `console.log("here"); for (;;);`, guest.Sink{}) }()
+	go func() {
+		failed <- deploy(context.Background(), c, "w", nex.V8, `console.log("here"); for (;;);`, guest.Sink{})
+	}()
 	for {
 		ctx, cancel := context.WithTimeout(t.Context(), nextest.Patience)
 		err := c.Undeploy(ctx, "w")
