@@ -1,6 +1,7 @@
 package nex
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -36,6 +37,9 @@ const (
 	hashClaim  = "hash"
 	stopsClaim = "stops"
 )
+
+// noDigest marks a deploy claim that binds no artifact.
+const noDigest = "unsigned"
 
 // NamePattern is the form of a workload's name.
 const NamePattern = "^[a-zA-Z0-9_-]+$"
@@ -133,7 +137,7 @@ func (k Keys) Deploy(w Workload, node, xkey string) (DeployRequest, error) {
 	if err != nil {
 		return DeployRequest{}, err
 	}
-	token, err := k.sign(w.Name, map[string]any{hashClaim: w.SHA256})
+	token, err := k.sign(w.Name, map[string]any{hashClaim: cmp.Or(w.SHA256, noDigest)})
 	if err != nil {
 		return DeployRequest{}, err
 	}
