@@ -167,12 +167,16 @@ func decodeEvent(data []byte) (e cloudevents.Event, err error) {
 	return e, err
 }
 
-// Log is one record of a workload's log, as received.
+// Log is one record of a workload's log, as received. Time is when: records
+// carry none.
 type Log struct {
-	Namespace, Node, Workload, ID string
-
-	Level slog.Level
-	Text  string
+	Time      time.Time  `json:"time"`
+	Namespace string     `json:"namespace"`
+	Node      string     `json:"node_id"`
+	Workload  string     `json:"workload_name"`
+	ID        string     `json:"workload_id"`
+	Level     slog.Level `json:"level"`
+	Text      string     `json:"text"`
 }
 
 // LogRecord is the body of a message on a [LogSubject].
@@ -194,7 +198,7 @@ func ParseLog(subject string, data []byte) (Log, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return Log{}, fmt.Errorf("log record on %s: %w", subject, err)
 	}
-	l := Log{Namespace: s.Namespace, Node: s.Node, Workload: s.Workload, ID: s.ID, Level: r.Level, Text: r.Text}
+	l := Log{Time: time.Now(), Namespace: s.Namespace, Node: s.Node, Workload: s.Workload, ID: s.ID, Level: r.Level, Text: r.Text}
 	if s.Workload == r.ID && s.ID != r.ID {
 		l.Workload, l.ID = s.ID, s.Workload
 		l.Level = agentLevel(r.Level)

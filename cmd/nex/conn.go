@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"nex"
+	"nex/internal/node"
 )
 
 const defaultServer = "nats://127.0.0.1:4222"
@@ -101,7 +102,7 @@ func (c *cli) connect() (client *nex.Client, nc *nats.Conn, err error) {
 	}
 	nc, err = nats.Connect(url, options...)
 	if err != nil {
-		return nil, nil, unreachableError{fmt.Errorf("cannot connect to NATS at %s: %w (name another with -s, or start one with \"nex dev\")", url, err)}
+		return nil, nil, unreachableError{fmt.Errorf("cannot connect to NATS at %s: %w (name another with -s, or start one with \"nex dev\")", node.RedactURLs(url), err)}
 	}
 	client, err = nex.NewClient(nc, c.namespace)
 	if err != nil {

@@ -55,16 +55,19 @@ func (d *dev) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if d.conn.context != "" {
+		return errors.New("nex dev runs a NATS server of its own and takes no --context: use nex node up to join another")
+	}
 	log, err := newLogger(d.log, d.stdout, d.stderr)
 	if err != nil {
 		return err
 	}
 	if d.stateDir == "" {
-		dir, err := os.MkdirTemp("", "nex-dev-*")
+		dir, remove, err := d.tempDir()
 		if err != nil {
-			return fmt.Errorf("make state directory: %w", err)
+			return err
 		}
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		defer func() { err = errors.Join(err, remove()) }()
 		d.stateDir = dir
 	}
 	srv, err := d.startServer()
@@ -127,7 +130,7 @@ func (d *dev) showLogs(ctx context.Context, client *nex.Client, log *slog.Logger
 // welcome says where NATS is and what to type next.
 func (d *dev) welcome(srv *server.Server) {
 	url, flag := srv.ClientURL(), ""
-	if url != defaultServer {
+	if url != defaultServer || os.Getenv("NATS_URL") != "" {
 		flag = " -s " + url
 	}
 	fmt.Fprintf(d.stdout, `
@@ -193,7 +196,7 @@ func (d *dev) files() ([]string, error) {
 	var files []string
 	for _, a := range d.args {
 		key, value, isEnv := strings.Cut(a, "=")
-		if _, err := os.Stat(a); isEnv && err != nil {
+		if _, err := os.Stat(a); isEnv && key != "" && err != nil {
 			d.env[key] = value
 			continue
 		}

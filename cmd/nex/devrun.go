@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -138,11 +139,14 @@ func (c *cli) candidate(ctx context.Context, client *nex.Client, f source) (nex.
 	if ctx.Err() == context.Canceled {
 		return nex.NodeInfo{}, ctx.Err()
 	}
-	return nex.NodeInfo{}, unreachableError{fmt.Errorf("unable to locate candidate node - %s", c.whyNone(client, f))}
+	return nex.NodeInfo{}, c.whyNone(client, f)
 }
 
+// noBidError means that there are nodes, but none offers.
+type noBidError struct{ error }
+
 // whyNone explains an auction without a bid.
-func (c *cli) whyNone(client *nex.Client, f source) string {
+func (c *cli) whyNone(client *nex.Client, f source) error {
 	ctx, cancel := c.within(context.Background(), 0)
 	defer cancel()
 	n := 0
@@ -151,13 +155,18 @@ func (c *cli) whyNone(client *nex.Client, f source) string {
 			n++
 		}
 	}
-	switch {
-	case n == 0:
-		return "no nodes discovered (start one with \"nex dev\" or \"nex node up\")"
-	case f.dynamic:
-		return fmt.Sprintf("%s is dynamically linked and none of %d nodes runs without a sandbox: link it statically, as with CGO_ENABLED=0 go build", f.path, n)
-	case f.arch != "":
-		return fmt.Sprintf("none of %d nodes takes %s workloads for %s/%s now (nex node ls shows them)", n, f.typ, f.os, f.arch)
+	if n == 0 {
+		return unreachableError{errors.New("unable to locate candidate node - no nodes discovered (start one with \"nex dev\" or \"nex node up\")")}
 	}
-	return fmt.Sprintf("none of %d nodes takes %s workloads now (nex node ls shows them)", n, f.typ)
+	kind := string(f.typ)
+	if f.arch != "" {
+		kind += " for " + f.os + "/" + f.arch
+	}
+	why := fmt.Sprintf("none of %d nodes takes %s workloads now: they are full, in lame duck mode, or do not run that (nex node ls --full shows them)", n, kind)
+	if f.dynamic {
+		why = fmt.Sprintf("%s needs files of its host and none of %d nodes without a sandbox takes it: link it statically, as with CGO_ENABLED=0 go build", f.path, n)
+	}
+	return noBidError{refusedError{fmt.Errorf("unable to locate candidate node - %s", why)}}
 }
+
+func (e noBidError) Unwrap() error { return e.error }

@@ -40,15 +40,23 @@ Exit codes: 0 done, 1 wrong usage or input, 2 refused by a node, 3 NATS or
 node not reachable, 4 no answer in time, 130 interrupted.`
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	p := &process{}
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	go func() {
+		<-signals
+		cancel()
+		<-signals // whoever asks twice does not want to wait
+		p.removeTemp()
+		os.Exit(exitInterrupted)
+	}()
+	os.Exit(run(ctx, p, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // cli is what the commands share.
 type cli struct {
+	*process
 	stdout, stderr io.Writer
 	conn           connOptions
 	log            logOptions
@@ -66,8 +74,8 @@ type terminated int
 
 // run is the whole program but the process: it parses, does the work and
 // returns the exit code.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
-	c := &cli{stdout: stdout, stderr: stderr}
+func run(ctx context.Context, p *process, args []string, stdout, stderr io.Writer) (code int) {
+	c := &cli{process: p, stdout: stdout, stderr: stderr}
 	app := fisk.New("nex", help)
 	app.UsageWriter(stdout).ErrorWriter(stderr)
 	app.HelpFlag.Short('h')
@@ -79,7 +87,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		case terminated:
 			code = int(p)
 		default:
-			panic(p)
+			panic(p) // not ours
 		}
 	}()
 	c.addGlobalFlags(app)

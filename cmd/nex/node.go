@@ -123,8 +123,8 @@ func (c *cli) addNodeInfo(ctx context.Context, node *fisk.CmdClause) {
 }
 
 func (c *cli) nodeInfo(ctx context.Context, id string) error {
-	if !nex.ValidToken(id) {
-		return fmt.Errorf("%q is no node ID", id)
+	if err := checkNodeID(id); err != nil {
+		return err
 	}
 	client, nc, err := c.connect()
 	if err != nil {
@@ -170,6 +170,14 @@ func printInfo(w io.Writer, id string, info nex.InfoReply) {
 	}
 }
 
+// checkNodeID refuses what cannot be part of a subject.
+func checkNodeID(id string) error {
+	if !nex.ValidToken(id) {
+		return fmt.Errorf("%q is no node ID (nex node ls shows them)", id)
+	}
+	return nil
+}
+
 func (c *cli) addLameDuck(ctx context.Context, app *fisk.Application) {
 	var id string
 	cmd := app.Command("lameduck", "Tell a node to take no new workloads").Action(action(ctx, func(ctx context.Context) error { return c.lameDuck(ctx, id) }))
@@ -177,6 +185,9 @@ func (c *cli) addLameDuck(ctx context.Context, app *fisk.Application) {
 }
 
 func (c *cli) lameDuck(ctx context.Context, id string) error {
+	if err := checkNodeID(id); err != nil {
+		return err
+	}
 	client, nc, err := c.connect()
 	if err != nil {
 		return err

@@ -34,6 +34,9 @@ func (c *cli) addRun(ctx context.Context, app *fisk.Application) {
 }
 
 func (r *runCmd) run(ctx context.Context) error {
+	if err := checkNodeID(r.node); err != nil {
+		return err
+	}
 	location, err := nex.ParseLocation(r.url)
 	if err != nil {
 		return err

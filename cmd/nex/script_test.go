@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -152,19 +151,37 @@ func replaceFile(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.Rename(ts.MkAbs(args[0]), ts.MkAbs(args[1])))
 }
 
-// nothingLeft: no temporary file and no process of this script is left.
+// nothingLeft: no temporary file and no process of this script is left, or
+// soon will be: what a killed process leaves ends after it.
 func nothingLeft(ts *testscript.TestScript, neg bool, args []string) {
-	left, err := os.ReadDir(ts.MkAbs("tmp"))
+	deadline := time.After(nextest.Patience)
+	every := time.NewTicker(20 * time.Millisecond)
+	defer every.Stop()
+	for {
+		left := leftovers(ts)
+		if len(left) == 0 {
+			return
+		}
+		select {
+		case <-every.C:
+		case <-deadline:
+			ts.Fatalf("left behind: %v", left)
+		}
+	}
+}
+
+func leftovers(ts *testscript.TestScript) (left []string) {
+	entries, err := os.ReadDir(ts.MkAbs("tmp"))
 	ts.Check(err)
-	if len(left) > 0 {
-		ts.Fatalf("left behind: %v", left)
+	for _, e := range entries {
+		left = append(left, e.Name())
 	}
 	links, err := filepath.Glob("/proc/[0-9]*/cwd")
 	ts.Check(err)
 	for _, link := range links {
 		if cwd, err := os.Readlink(link); err == nil && strings.HasPrefix(cwd, ts.MkAbs("tmp")) {
-			ts.Fatalf("left behind: %s in %s", link, cwd)
+			left = append(left, link+" in "+cwd)
 		}
 	}
-	fmt.Fprintln(ts.Stdout(), "nothing left")
+	return left
 }

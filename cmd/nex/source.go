@@ -6,7 +6,6 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,12 +29,9 @@ type source struct {
 
 // readSource reads a file and finds out what it is, unless typ says so.
 func readSource(path string, typ nex.WorkloadType, name string) (source, error) {
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if err != nil {
-		return source{}, fmt.Errorf("read workload: %w", err)
-	}
-	if len(data) == 0 {
-		return source{}, fmt.Errorf("%s is empty", path)
+		return source{}, err
 	}
 	sum := sha256.Sum256(data)
 	f := source{path: path, data: data, sha256: hex.EncodeToString(sum[:])}
@@ -61,6 +57,29 @@ func readSource(path string, typ nex.WorkloadType, name string) (source, error) 
 		err = f.platform()
 	}
 	return f, err
+}
+
+// maxSource is the largest file that is read to be deployed, in bytes.
+const maxSource = 1 << 30
+
+// readFile reads a regular file of a sane size.
+func readFile(path string) ([]byte, error) {
+	fi, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read workload: %w", err)
+	case !fi.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file", path)
+	case fi.Size() == 0:
+		return nil, fmt.Errorf("%s is empty", path)
+	case fi.Size() > maxSource:
+		return nil, fmt.Errorf("%s has %d bytes: the limit is %d", path, fi.Size(), maxSource)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read workload: %w", err)
+	}
+	return data, nil
 }
 
 var magics = []struct {
@@ -93,6 +112,10 @@ func (f *source) platform() error {
 		return f.readELF()
 	case bytes.HasPrefix(f.data, []byte("MZ")):
 		return f.readPE()
+	case bytes.HasPrefix(f.data, []byte("#!")): // a script, for nodes without a sandbox
+		f.dynamic = true
+	default:
+		return fmt.Errorf("%s is no executable: a service is an ELF, Mach-O or Windows executable, or a script that begins with #!", f.path)
 	case bytes.HasPrefix(f.data, []byte("\xcf\xfa\xed\xfe")):
 		f.os = "darwin"
 		if len(f.data) > 8 {
@@ -125,11 +148,11 @@ func (f *source) readPE() error {
 	f.os = "windows"
 	const where = 0x3c // offset of the PE header's offset
 	if len(f.data) < where+4 {
-		return errors.New("damaged Windows executable")
+		return fmt.Errorf("%s is a damaged Windows executable", f.path)
 	}
 	at := int(binary.LittleEndian.Uint32(f.data[where:]))
 	if at < 0 || at+6 > len(f.data) {
-		return errors.New("damaged Windows executable")
+		return fmt.Errorf("%s is a damaged Windows executable", f.path)
 	}
 	f.arch = map[uint16]string{0x8664: "amd64", 0xaa64: "arm64"}[binary.LittleEndian.Uint16(f.data[at+4:])]
 	return nil

@@ -27,6 +27,9 @@ func (c *cli) addStop(ctx context.Context, app *fisk.Application) {
 }
 
 func (s *stopCmd) run(ctx context.Context) error {
+	if err := checkNodeID(s.node); err != nil {
+		return err
+	}
 	if s.issuer == "" {
 		home, err := os.UserHomeDir()
 		if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"github.com/choria-io/fisk"
@@ -27,7 +28,7 @@ func (c *cli) addNodeUp(ctx context.Context, parent *fisk.CmdClause) {
 	cmd.Flag("ephemeral", "Keep nothing: a new identity at every start").UnNegatableBoolVar(&u.ephemeral)
 }
 
-func (u *up) run(ctx context.Context) error {
+func (u *up) run(ctx context.Context) (err error) {
 	settings, warnings, err := config.Load(u.config)
 	if err != nil {
 		return err
@@ -40,10 +41,11 @@ func (u *up) run(ctx context.Context) error {
 	for _, w := range warnings {
 		log.Warn("Configuration key "+w.String(), "file", u.config)
 	}
-	dir, err := u.state(settings)
+	dir, release, err := u.state(settings)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, release()) }()
 	url, options, err := u.conn.resolve()
 	if err != nil {
 		return err
@@ -54,15 +56,18 @@ func (u *up) run(ctx context.Context) error {
 	})
 }
 
-// state is the directory of the node's state, "" for none.
-func (u *up) state(s config.Config) (string, error) {
+// state is the directory of the node's state; release removes one that is not
+// to be kept.
+func (u *up) state(s config.Config) (dir string, release func() error, err error) {
+	keep := func() error { return nil }
 	switch {
 	case u.ephemeral:
-		return "", nil
+		return u.tempDir()
 	case u.stateDir != "":
-		return u.stateDir, nil
+		return u.stateDir, keep, nil
 	case s.StateDir != "":
-		return s.StateDir, nil
+		return s.StateDir, keep, nil
 	}
-	return node.DefaultStateDir()
+	dir, err = node.DefaultStateDir()
+	return dir, keep, err
 }

@@ -122,6 +122,7 @@ func printEvent(log *slog.Logger, ev nex.Event) {
 	args := []any{"namespace", ev.Namespace, "event_type", ev.Type(), "source", ev.Source()}
 	var data map[string]any
 	if json.Unmarshal(ev.Data(), &data) == nil {
+		delete(data, "namespace") // it is said already
 		for _, key := range slices.Sorted(maps.Keys(data)) {
 			args = append(args, key, data[key])
 		}

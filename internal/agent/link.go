@@ -14,6 +14,7 @@ const linkFD = 3
 // InheritedLink returns the link that the node which started this process
 // passed on. It may be called once.
 func InheritedLink() (net.Conn, error) {
+	keepToOurselves()
 	file := os.NewFile(linkFD, "guest link")
 	conn, err := net.FileConn(file) // duplicates the descriptor
 	if err := errors.Join(err, file.Close()); err != nil {

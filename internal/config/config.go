@@ -66,6 +66,9 @@ type Limits struct {
 	MaxWorkloadBytes int64 // artifact bytes of one workload
 }
 
+// MaxPool is the most machines a node keeps ready.
+const MaxPool = 256
+
 // Warning tells of a setting that is understood and does nothing.
 type Warning struct {
 	Key  string // full path of the key, as in "cni.subnet"
@@ -92,7 +95,7 @@ func Default() Config {
 func Load(path string) (Config, []Warning, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Config{}, nil, fmt.Errorf("load configuration file: %w; create it (a file holding only {} takes every default) or name another with --config", err)
+		return Config{}, nil, fmt.Errorf("load configuration file: %w; create it (as {\"no_sandbox\": true}, for code you trust) or name another with --config", err)
 	}
 	if err != nil {
 		return Config{}, nil, fmt.Errorf("load configuration file: %w", err)

@@ -31,6 +31,9 @@ func (d draft) finish() (Config, error) {
 	if cfg.DenyTriggerSubjects, err = denied(d.DenyTriggerSubjects); err != nil {
 		return Config{}, err
 	}
+	if cfg.PoolSize > MaxPool {
+		return Config{}, fmt.Errorf(`"machine_pool_size" is at most %d`, MaxPool)
+	}
 	for i, key := range d.ValidIssuers {
 		// The value stays out of the text: it may be a seed, given by mistake.
 		if !nkeys.IsValidPublicKey(key) || nkeys.IsValidPublicCurveKey(key) {

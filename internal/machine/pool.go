@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -68,6 +69,7 @@ type PoolConfig struct {
 type Pool struct {
 	cfg   PoolConfig
 	ready chan *Guest
+	boots chan struct{}  // a token per machine being booted
 	live  sync.WaitGroup // guests, taken or not
 
 	mu      sync.Mutex
@@ -76,7 +78,7 @@ type Pool struct {
 
 // NewPool makes a pool; [Pool.Run] fills it.
 func NewPool(cfg PoolConfig) *Pool {
-	return &Pool{cfg: cfg, ready: make(chan *Guest)}
+	return &Pool{cfg: cfg, ready: make(chan *Guest), boots: make(chan struct{}, 2*runtime.NumCPU())}
 }
 
 // Run keeps the pool filled until ctx ends, then destroys what is ready and
@@ -130,8 +132,15 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// boot launches one machine and waits for its agent's hello.
+// boot launches one machine and waits for its agent's hello. Only a few boot
+// at a time, so that a large pool does not overrun its host.
 func (p *Pool) boot(ctx context.Context) (g *Guest, err error) {
+	select {
+	case p.boots <- struct{}{}:
+		defer func() { <-p.boots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	defer func() {
 		p.mu.Lock()
 		p.lastErr = err

@@ -13,9 +13,11 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/url"
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,7 +63,7 @@ type Config struct {
 	Settings config.Config
 	Nexus    string // name of the cluster the node belongs to
 	Version  string // of this build
-	StateDir string // "" makes an ephemeral node: a new identity, gone at the end
+	StateDir string // made if it is not there
 
 	Server  string        // NATS URL, or several separated by commas
 	Options []nats.Option // who to connect as
@@ -87,11 +89,11 @@ type node struct {
 // Run runs a node until ctx ends. It keeps trying while NATS cannot be
 // reached. Errors are about what must be changed for a node to run at all.
 func Run(ctx context.Context, cfg Config) (err error) {
-	state, err := takeState(&cfg)
+	state, err := openState(cfg.StateDir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, state.release()) }()
+	defer func() { err = errors.Join(err, state.close()) }()
 	id, err := state.identity()
 	if err != nil {
 		return err
@@ -253,12 +255,30 @@ func connect(cfg Config, id string) (*nats.Conn, <-chan struct{}, error) {
 	}, cfg.Options...)
 	nc, err := nats.Connect(cfg.Server, options...)
 	if err != nil {
-		return nil, nil, fmt.Errorf("connect to NATS at %s: %w", cfg.Server, err)
+		return nil, nil, fmt.Errorf("connect to NATS at %s: %w", RedactURLs(cfg.Server), err)
 	}
 	if !nc.IsConnected() {
-		cfg.Log.Warn("NATS is not reachable, trying until it is", "server", cfg.Server)
+		cfg.Log.Warn("NATS is not reachable, trying until it is", "server", RedactURLs(cfg.Server))
 	}
 	return nc, connected, nil
+}
+
+// RedactURLs hides the passwords and tokens in NATS URLs separated by commas.
+func RedactURLs(servers string) string {
+	list := strings.Split(servers, ",")
+	for i, s := range list {
+		u, err := url.Parse(strings.TrimSpace(s))
+		switch {
+		case err != nil:
+			list[i] = "(not a URL)"
+		case u.User != nil:
+			if _, password := u.User.Password(); !password { // the user is a token
+				u.User = url.User("xxxxx")
+			}
+			list[i] = u.Redacted()
+		}
+	}
+	return strings.Join(list, ",")
 }
 
 // drain sends what is buffered and closes the connection.
@@ -270,40 +290,6 @@ func drain(nc *nats.Conn, log *slog.Logger) {
 	if err := nc.FlushTimeout(reconnectWait); err != nil {
 		log.Warn("Last messages may be lost", "error", err)
 	}
-}
-
-// takeState opens the state directory; an ephemeral node gets a temporary one.
-func takeState(cfg *Config) (*ownedState, error) {
-	ephemeral := cfg.StateDir == ""
-	if ephemeral {
-		dir, err := os.MkdirTemp("", "nex-node-*")
-		if err != nil {
-			return nil, fmt.Errorf("make state directory: %w", err)
-		}
-		cfg.StateDir = dir
-	}
-	s, err := openState(cfg.StateDir)
-	if err != nil && ephemeral {
-		err = errors.Join(err, os.RemoveAll(cfg.StateDir))
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &ownedState{state: s, ephemeral: ephemeral}, nil
-}
-
-// ownedState is a state directory that this node may remove.
-type ownedState struct {
-	*state
-	ephemeral bool
-}
-
-func (s *ownedState) release() error {
-	err := s.close()
-	if s.ephemeral {
-		err = errors.Join(err, os.RemoveAll(s.dir))
-	}
-	return err
 }
 
 // tagsOf are the configured tags and those every node has.

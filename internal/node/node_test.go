@@ -481,7 +481,7 @@ func TestNodeWaitsForNATS(t *testing.T) {
 func TestUnavailableSandboxIsSaid(t *testing.T) {
 	s := settings(t)
 	s.Sandbox = config.SandboxMicroVM
-	err := node.Run(t.Context(), node.Config{Settings: s, Server: "nats://127.0.0.1:1", Log: slog.New(slog.DiscardHandler)})
+	err := node.Run(t.Context(), node.Config{Settings: s, StateDir: t.TempDir(), Server: "nats://127.0.0.1:1", Log: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.Contains(err.Error(), "no_sandbox") {
 		t.Errorf("got %v", err)
 	}
@@ -584,7 +584,7 @@ func TestNodeComesBackAfterWrongCredentials(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan nex.NodeInfo, 1), make(chan error, 1)
 	go func() {
-		done <- node.Run(ctx, node.Config{Settings: s, Server: url, Log: log, Ready: func(n nex.NodeInfo) { ready <- n }})
+		done <- node.Run(ctx, node.Config{Settings: s, StateDir: t.TempDir(), Server: url, Log: log, Ready: func(n nex.NodeInfo) { ready <- n }})
 	}()
 	nextest.Await(t, ready, "the node")
 	reload := func(password string) {
@@ -670,5 +670,17 @@ func TestTriggerTheServerRefuses(t *testing.T) {
 	}
 	if m := r.call(t, "open.x", []byte("hi")); string(m.Data) != "hi" {
 		t.Errorf("got %q", m.Data)
+	}
+}
+
+func TestRedactURLs(t *testing.T) {
+	for in, want := range map[string]string{
+		"nats://127.0.0.1:4222":              "nats://127.0.0.1:4222",
+		"nats://u:secret@a:1,nats://token@b": "nats://u:xxxxx@a:1,nats://xxxxx@b",
+		"nats://u:se%cret@a":                 "(not a URL)",
+	} {
+		if got := node.RedactURLs(in); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
 	}
 }

@@ -43,7 +43,7 @@ func DefaultStateDir() (string, error) {
 // that was killed left in it.
 func openState(dir string) (*state, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
+		return nil, fmt.Errorf("make state directory: %w (choose another with --state-dir or \"state_dir\")", err)
 	}
 	s := &state{dir: dir, lock: flock.New(filepath.Join(dir, "lock"), flock.SetPermissions(0o600))}
 	locked, err := s.lock.TryLock()

@@ -17,7 +17,7 @@ import (
 
 // LoadTimeout bounds the evaluation of a script in [Load] when the context
 // does not bound it sooner.
-const LoadTimeout = 30 * time.Second
+const LoadTimeout = 10 * time.Second
 
 // minConcurrency is the number of isolates a function may have on machines
 // with few processors: calls wait on more than the processor.
