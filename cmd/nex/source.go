@@ -114,13 +114,13 @@ func (f *source) platform() error {
 		return f.readPE()
 	case bytes.HasPrefix(f.data, []byte("#!")): // a script, for nodes without a sandbox
 		f.dynamic = true
-	default:
-		return fmt.Errorf("%s is no executable: a service is an ELF, Mach-O or Windows executable, or a script that begins with #!", f.path)
 	case bytes.HasPrefix(f.data, []byte("\xcf\xfa\xed\xfe")):
 		f.os = "darwin"
 		if len(f.data) > 8 {
 			f.arch = map[uint32]string{0x01000007: "amd64", 0x0100000c: "arm64"}[binary.LittleEndian.Uint32(f.data[4:])]
 		}
+	default:
+		return fmt.Errorf("%s is no executable: a service is an ELF, Mach-O or Windows executable, or a script with #! in front", f.path)
 	}
 	return nil
 }
