@@ -102,6 +102,7 @@ func (c *Client) Logs(ctx context.Context, f LogSubject) iter.Seq2[Log, error] {
 			if err == nil && (f.Workload != "" && f.Workload != l.Workload || f.ID != "" && f.ID != l.ID) {
 				continue
 			}
+			l.Time = time.Now()
 			if !yield(l, err) {
 				return
 			}

@@ -167,8 +167,8 @@ func decodeEvent(data []byte) (e cloudevents.Event, err error) {
 	return e, err
 }
 
-// Log is one record of a workload's log, as received. Time is when: records
-// carry none.
+// Log is one record of a workload's log. Records carry no time: [Client.Logs]
+// sets it to when a record came.
 type Log struct {
 	Time      time.Time  `json:"time"`
 	Namespace string     `json:"namespace"`
@@ -198,7 +198,7 @@ func ParseLog(subject string, data []byte) (Log, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return Log{}, fmt.Errorf("log record on %s: %w", subject, err)
 	}
-	l := Log{Time: time.Now(), Namespace: s.Namespace, Node: s.Node, Workload: s.Workload, ID: s.ID, Level: r.Level, Text: r.Text}
+	l := Log{Namespace: s.Namespace, Node: s.Node, Workload: s.Workload, ID: s.ID, Level: r.Level, Text: r.Text}
 	if s.Workload == r.ID && s.ID != r.ID {
 		l.Workload, l.ID = s.ID, s.Workload
 		l.Level = agentLevel(r.Level)

@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"node":    awaitNode,
+			"nonode":  awaitNoNode,
 			"answers": awaitAnswer,
 			"replace": replaceFile,
 			"nothing": nothingLeft,
@@ -115,6 +116,26 @@ func awaitNode(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("no node answers at %s", url)
 		}
 	}
+}
+
+// awaitNoNode: waits until no node answers at $NATS_URL.
+func awaitNoNode(ts *testscript.TestScript, neg bool, args []string) {
+	nc := connect(ts, ts.Getenv("NATS_URL"))
+	defer nc.Close()
+	client, err := nex.NewClient(nc, "")
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), nextest.Patience)
+	defer cancel()
+	for ctx.Err() == nil {
+		nodes := 0
+		for range client.Nodes(ctx) {
+			nodes++
+		}
+		if nodes == 0 {
+			return
+		}
+	}
+	ts.Fatalf("a node still answers")
 }
 
 // awaitAnswer URL SUBJECT PAYLOAD WANT: asks until the answer is WANT.
