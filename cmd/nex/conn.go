@@ -112,6 +112,21 @@ func (c *cli) connect() (client *nex.Client, nc *nats.Conn, err error) {
 	return client, nc, nil
 }
 
+// asking adapts a command that asks nodes one thing: it connects, and bounds
+// the work by --timeout.
+func (c *cli) asking(ctx context.Context, work func(context.Context, *nex.Client) error) fisk.Action {
+	return action(ctx, func(ctx context.Context) error {
+		client, nc, err := c.connect()
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		ctx, cancel := c.within(ctx, 0)
+		defer cancel()
+		return work(ctx, client)
+	})
+}
+
 // within bounds ctx by --timeout, or by at least d unless --timeout was given.
 func (c *cli) within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	if c.conn.timeoutGiven || d < c.conn.timeout {

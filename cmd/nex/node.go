@@ -27,18 +27,11 @@ func (c *cli) addNode(ctx context.Context, app *fisk.Application) {
 
 func (c *cli) addNodeLs(ctx context.Context, node *fisk.CmdClause) {
 	full := false
-	cmd := node.Command("ls", "List the nodes").Alias("list").Action(action(ctx, func(ctx context.Context) error { return c.nodeLs(ctx, full) }))
+	cmd := node.Command("ls", "List the nodes").Alias("list").Action(c.asking(ctx, func(ctx context.Context, client *nex.Client) error { return c.nodeLs(ctx, client, full) }))
 	cmd.Flag("full", "Show nexus, sandbox, OS and architecture too").UnNegatableBoolVar(&full)
 }
 
-func (c *cli) nodeLs(ctx context.Context, full bool) error {
-	client, nc, err := c.connect()
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	ctx, cancel := c.within(ctx, 0)
-	defer cancel()
+func (c *cli) nodeLs(ctx context.Context, client *nex.Client, full bool) error {
 	nodes := []nex.NodeInfo{}
 	for n, err := range client.Nodes(ctx) {
 		if err != nil {
@@ -117,22 +110,15 @@ func sandboxOf(n nex.NodeInfo) string {
 
 func (c *cli) addNodeInfo(ctx context.Context, node *fisk.CmdClause) {
 	var id string
-	cmd := node.Command("info", "Describe a node and its workloads in the namespace").Action(action(ctx, func(ctx context.Context) error { return c.nodeInfo(ctx, id) }))
+	cmd := node.Command("info", "Describe a node and its workloads in the namespace").Action(c.asking(ctx, func(ctx context.Context, client *nex.Client) error { return c.nodeInfo(ctx, client, id) }))
 	cmd.Arg("id", "ID of the node").Required().StringVar(&id)
 	cmd.Flag("full", "Accepted for Nex 0.2.7: all is shown anyway").Hidden().UnNegatableBool()
 }
 
-func (c *cli) nodeInfo(ctx context.Context, id string) error {
+func (c *cli) nodeInfo(ctx context.Context, client *nex.Client, id string) error {
 	if err := checkNodeID(id); err != nil {
 		return err
 	}
-	client, nc, err := c.connect()
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	ctx, cancel := c.within(ctx, 0)
-	defer cancel()
 	info, err := client.Info(ctx, id)
 	if err != nil {
 		return answered(err)
@@ -180,21 +166,14 @@ func checkNodeID(id string) error {
 
 func (c *cli) addLameDuck(ctx context.Context, app *fisk.Application) {
 	var id string
-	cmd := app.Command("lameduck", "Tell a node to take no new workloads").Action(action(ctx, func(ctx context.Context) error { return c.lameDuck(ctx, id) }))
+	cmd := app.Command("lameduck", "Tell a node to take no new workloads").Action(c.asking(ctx, func(ctx context.Context, client *nex.Client) error { return c.lameDuck(ctx, client, id) }))
 	cmd.Arg("id", "ID of the node").Required().StringVar(&id)
 }
 
-func (c *cli) lameDuck(ctx context.Context, id string) error {
+func (c *cli) lameDuck(ctx context.Context, client *nex.Client, id string) error {
 	if err := checkNodeID(id); err != nil {
 		return err
 	}
-	client, nc, err := c.connect()
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	ctx, cancel := c.within(ctx, 0)
-	defer cancel()
 	reply, err := client.LameDuck(ctx, id)
 	if err != nil {
 		return fmt.Errorf("issue lame duck command: %w", answered(err))
