@@ -157,15 +157,15 @@ func (d *deployer) stop(ctx context.Context, name string, w running) error {
 }
 
 // place deploys a workload on one node.
-func (c *deployer) place(ctx context.Context, node nex.NodeInfo, w nex.Workload) (placement, error) {
-	req, err := c.keys.Deploy(w, node.NodeID, node.TargetXkey)
+func (d *deployer) place(ctx context.Context, node nex.NodeInfo, w nex.Workload) (placement, error) {
+	req, err := d.keys.Deploy(w, node.NodeID, node.TargetXkey)
 	if err != nil {
 		return placement{}, err
 	}
-	ctx, cancel := c.within(ctx, deployWait)
+	ctx, cancel := d.within(ctx, deployWait)
 	defer cancel()
-	defer c.notice("Waiting for the node to fetch and start the workload…")()
-	reply, err := c.client.Deploy(ctx, node.NodeID, req)
+	defer d.notice("Waiting for the node to fetch and start the workload…")()
+	reply, err := d.client.Deploy(ctx, node.NodeID, req)
 	if err != nil {
 		return placement{}, fmt.Errorf("⛔ Workload run request failed to submit: %w", answered(err))
 	}

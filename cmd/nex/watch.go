@@ -61,7 +61,7 @@ func (l *logsCmd) run(ctx context.Context) error {
 	return nil
 }
 
-// any1 understands the "*" of Nex 0.2.7.
+// unlessAll understands the "*" of Nex 0.2.7.
 func unlessAll(s string) string { return strings.TrimPrefix(s, "*") }
 
 // printLog prints one record of a workload, a line for each of its lines.

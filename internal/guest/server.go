@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"time"
 
 	"nex"
 )
@@ -95,7 +94,7 @@ func (s *Server) serve(ctx context.Context, m method, body []byte) (head, reply 
 		}
 		ctx, cancel := context.WithTimeout(ctx, t.Timeout)
 		defer cancel()
-		r, err := s.invoke(ctx, t)
+		r, err := s.handler.Invoke(ctx, t)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -105,13 +104,4 @@ func (s *Server) serve(ctx context.Context, m method, body []byte) (head, reply 
 		return nil, nil, s.handler.Undeploy(ctx, string(body))
 	}
 	return nil, nil, nex.Errorf(nex.Unsupported, "this agent has no method %d", m)
-}
-
-func (s *Server) invoke(ctx context.Context, t Trigger) (Result, error) {
-	start := time.Now()
-	r, err := s.handler.Invoke(ctx, t)
-	if err == nil && r.Elapsed == 0 {
-		r.Elapsed = time.Since(start)
-	}
-	return r, err
 }

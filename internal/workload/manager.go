@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -140,10 +142,7 @@ func (m *Manager) Get(namespace, id string) (Summary, bool) {
 // List returns the deployed workloads of all namespaces, oldest first.
 func (m *Manager) List() []Summary {
 	m.mu.Lock()
-	all := make([]*workload, 0, len(m.byID))
-	for _, w := range m.byID {
-		all = append(all, w)
-	}
+	all := slices.Collect(maps.Values(m.byID))
 	m.mu.Unlock()
 	list := make([]Summary, 0, len(all))
 	for _, w := range all {
@@ -174,10 +173,7 @@ func (m *Manager) restarts() bool {
 func (m *Manager) Close(drain time.Duration) {
 	m.mu.Lock()
 	m.closed = true
-	all := make([]*workload, 0, len(m.byID))
-	for _, w := range m.byID {
-		all = append(all, w)
-	}
+	all := slices.Collect(maps.Values(m.byID))
 	m.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, w := range all {
@@ -212,12 +208,4 @@ func (m *Manager) remove(w *workload) {
 	delete(m.byID, w.id)
 	m.bytes -= w.bytes
 	w.bytes = 0
-}
-
-// since is a duration that reads zero for the zero time.
-func since(t time.Time) time.Duration {
-	if t.IsZero() {
-		return 0
-	}
-	return time.Since(t)
 }

@@ -72,13 +72,6 @@ func (t *triggers) lose(g Guest) {
 	}
 }
 
-// detach makes calls wait for the next guest.
-func (t *triggers) detach() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.guest = nil
-}
-
 // current returns the guest, waiting for one until ctx ends or none will come.
 func (t *triggers) current(ctx context.Context) (Guest, error) {
 	for {

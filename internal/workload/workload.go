@@ -70,8 +70,7 @@ func begin(m *Manager, id string, spec Spec, started chan<- error) *workload {
 
 // end is how a run on one guest ended.
 type end struct {
-	exit *guest.Exit // the service ended by itself
-	lost bool        // the guest did
+	exit *guest.Exit // the service ended by itself; nil if its guest was lost
 	err  error       // the run did not come about
 }
 
@@ -140,7 +139,7 @@ func (w *workload) turn(ctx context.Context, started chan<- error) (end, time.Du
 	w.move(running)
 	w.markDeployed()
 	w.triggers.attach(g)
-	defer w.triggers.detach()
+	defer w.triggers.lose(g)
 	w.report(nex.WorkloadDeployed{Name: w.spec.Name})
 	select {
 	case started <- nil:
@@ -152,7 +151,6 @@ func (w *workload) turn(ctx context.Context, started chan<- error) (end, time.Du
 		e.exit = &exit
 		w.move(pending)
 	case <-g.Done():
-		e.lost = true
 		w.move(pending)
 	case <-ctx.Done():
 		w.undeploy(g)
@@ -344,7 +342,7 @@ func (w *workload) summary() (Summary, bool) {
 	defer w.mu.Unlock()
 	return Summary{
 		ID: w.id, Spec: w.spec, SHA256: w.artifact.SHA256, Healthy: w.state == running,
-		Uptime: since(w.deployed), Busy: time.Duration(w.busy.Load()),
+		Uptime: time.Since(w.deployed), Busy: time.Duration(w.busy.Load()),
 	}, !w.deployed.IsZero()
 }
 
