@@ -87,8 +87,10 @@ func (c *Client) Deploy(ctx context.Context, d Deploy, artifact io.Reader, sink 
 
 func (c *Client) deploy(ctx context.Context, d Deploy, artifact io.Reader) error {
 	head := encodePut(d.ID)
-	piece := make([]byte, maxFrame-len(head))
 	for {
+		// The answer to a piece may overtake the end of its writing, so the
+		// next one needs a buffer of its own.
+		piece := make([]byte, maxFrame-len(head))
 		n, err := io.ReadFull(artifact, piece)
 		if n > 0 {
 			if _, err := c.link.call(ctx, head, piece[:n]); err != nil {
