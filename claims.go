@@ -4,15 +4,22 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
-	"github.com/nats-io/nkeys"
+)
+
+// Purpose is what claims were signed for.
+type Purpose string
+
+// The purposes of claims. Those of Nex 0.2.7 say none.
+const (
+	ForDeploy   Purpose = "deploy"
+	ForStop     Purpose = "stop"
+	ForLameDuck Purpose = "lameduck"
 )
 
 // Claims is what a workload JWT says: a generic claim of nats-jwt v2 whose
@@ -27,15 +34,31 @@ type Claims struct {
 	Expires   time.Time // zero: never
 	NotBefore time.Time // zero: at once
 
-	// Stops is the id of the one workload a stop claim ends. Claims of Nex
-	// 0.2.7 do not have it and end any workload of their issuer and name.
-	Stops string
+	// Binding says what the claims are good for; it is zero in claims of Nex
+	// 0.2.7, which are good for anything.
+	Binding
+}
+
+// Binding is the part of claims that ties them to one request to one node.
+type Binding struct {
+	Purpose   Purpose
+	Nonce     string // makes every claim another one
+	Namespace string
+	Node      string // id of the node it is for
+	Workload  string // id of the workload that is to be stopped
+	Request   string // [DeployRequest.Fingerprint] of what is to be deployed
 }
 
 // Keys of the claim's free part.
 const (
-	hashClaim  = "hash"
-	stopsClaim = "stops"
+	hashClaim      = "hash"
+	purposeClaim   = "use"
+	nonceClaim     = "nonce"
+	namespaceClaim = "namespace"
+	nodeClaim      = "node"
+	workloadClaim  = "workload"
+	requestClaim   = "request"
+	expiresClaim   = "expires" // as exp, for our nodes alone
 )
 
 // noDigest marks a deploy claim that binds no artifact.
@@ -57,11 +80,18 @@ func DecodeClaims(token string) (Claims, error) {
 		return Claims{}, fmt.Errorf("could not decode workload JWT: %w", err)
 	}
 	text := func(key string) string { s, _ := c.Data[key].(string); return s }
-	return Claims{
-		ID: c.ID, Issuer: c.Issuer, Name: c.Subject,
-		Hash: text(hashClaim), Stops: text(stopsClaim),
+	claims := Claims{
+		ID: c.ID, Issuer: c.Issuer, Name: c.Subject, Hash: text(hashClaim),
 		IssuedAt: unix(c.IssuedAt), Expires: unix(c.Expires), NotBefore: unix(c.NotBefore),
-	}, nil
+		Binding: Binding{
+			Purpose: Purpose(text(purposeClaim)), Nonce: text(nonceClaim), Namespace: text(namespaceClaim),
+			Node: text(nodeClaim), Workload: text(workloadClaim), Request: text(requestClaim),
+		},
+	}
+	if expires, ok := c.Data[expiresClaim].(float64); ok && claims.Expires.IsZero() {
+		claims.Expires = unix(int64(max(-ages, min(expires, ages))))
+	}
+	return claims, nil
 }
 
 // ages is more seconds than matter, and not so many that [time.Time] wraps.
@@ -79,6 +109,31 @@ func (c Claims) ValidAt(now time.Time) bool {
 	return (c.Expires.IsZero() || now.Before(c.Expires)) && !now.Before(c.NotBefore)
 }
 
+// Bound reports whether the claims say what they are for. Those of Nex 0.2.7
+// do not.
+func (c Claims) Bound() bool { return c.Purpose != "" }
+
+// Allow reports why bound claims do not allow a request of one purpose to one
+// node for one namespace, or nil. Claims that are not bound allow any.
+func (c Claims) Allow(p Purpose, namespace, node string) error {
+	refuse := func(format string, args ...any) error {
+		return Errorf(Unauthorized, "the claims are those of "+format, args...)
+	}
+	switch {
+	case !c.Bound():
+		return nil
+	case c.Purpose != p:
+		return refuse("a %s request", c.Purpose)
+	case c.Node != node:
+		return refuse("a request to another node (%.56s)", c.Node)
+	case c.Namespace != namespace:
+		return refuse("a request for namespace %.64q", c.Namespace)
+	case c.Nonce == "" || c.Expires.IsZero():
+		return Errorf(Unauthorized, "the claims lack a nonce or an expiry")
+	}
+	return nil
+}
+
 var digest = regexp.MustCompile("^[0-9a-f]{64}$")
 
 // Digest returns the artifact's SHA-256 in lowercase hex when the claim binds
@@ -88,6 +143,20 @@ func (c Claims) Digest() string {
 		return c.Hash
 	}
 	return ""
+}
+
+// data is the free part of the JWT for claims.
+func (c Claims) data() map[string]any {
+	data := map[string]any{}
+	for key, s := range map[string]string{
+		hashClaim: c.Hash, purposeClaim: string(c.Purpose), nonceClaim: c.Nonce, namespaceClaim: c.Namespace,
+		nodeClaim: c.Node, workloadClaim: c.Workload, requestClaim: c.Request,
+	} {
+		if s != "" {
+			data[key] = s
+		}
+	}
+	return data
 }
 
 // ObjectDigest turns the digest of an object in a JetStream Object Store,
@@ -104,119 +173,5 @@ func ObjectDigest(d string) string {
 	return hex.EncodeToString(sum)
 }
 
-// Keys are what a client signs and seals with.
-type Keys struct {
-	Issuer nkeys.KeyPair // signs; by convention an account key
-	Sender nkeys.KeyPair // seals environments; a curve key
-}
-
-// Workload is what a client asks to run, before it is signed and sealed for
-// one node.
-type Workload struct {
-	Name            string
-	Type            WorkloadType
-	Location        Location
-	SHA256          string // lowercase hex digest of the artifact; "" when unknown
-	Description     string
-	Argv            []string
-	Environment     map[string]string
-	Essential       bool
-	TriggerSubjects []string
-	JSDomain        string
-	FunctionTimeout time.Duration // 0: the node's default
-	SourceName      string        // file name shown in error texts, "" for the object's key
-}
-
-// Deploy signs w and seals its environment for one node, known by its id and
-// its public curve key.
-func (k Keys) Deploy(w Workload, node, xkey string) (DeployRequest, error) {
-	if !ValidName(w.Name) {
-		return DeployRequest{}, Errorf(Invalid, "workload name %q does not match %s", w.Name, NamePattern)
-	}
-	env, err := SealEnvironment(w.Environment, k.Sender, xkey)
-	if err != nil {
-		return DeployRequest{}, err
-	}
-	token, err := k.sign(w.Name, map[string]any{hashClaim: cmp.Or(w.SHA256, noDigest)})
-	if err != nil {
-		return DeployRequest{}, err
-	}
-	sender, err := k.Sender.PublicKey()
-	if err != nil {
-		return DeployRequest{}, fmt.Errorf("read the sender's public key: %w", err)
-	}
-	return DeployRequest{
-		Type: w.Type, Location: w.Location, Description: w.Description, Argv: w.Argv,
-		Essential: w.Essential, WorkloadJWT: token, Environment: env, SenderPublicKey: sender,
-		JSDomain: w.JSDomain, TargetNode: node, TriggerSubjects: w.TriggerSubjects,
-		FunctionTimeoutMS: int(w.FunctionTimeout.Milliseconds()), SourceName: w.SourceName,
-	}, nil
-}
-
-// Stop signs a request that ends the workload with this name and id.
-func (k Keys) Stop(name, id, node string) (StopRequest, error) {
-	token, err := k.sign(name, map[string]any{stopsClaim: id})
-	if err != nil {
-		return StopRequest{}, err
-	}
-	return StopRequest{WorkloadID: id, WorkloadJWT: token, TargetNode: node}, nil
-}
-
-func (k Keys) sign(name string, data map[string]any) (string, error) {
-	c := jwt.NewGenericClaims(name)
-	for key, v := range data {
-		c.Data[key] = v
-	}
-	token, err := c.Encode(k.Issuer)
-	if err != nil {
-		return "", fmt.Errorf("sign workload claims: %w", err)
-	}
-	return token, nil
-}
-
-// SealEnvironment encrypts env so that only the node with the given public
-// curve key can read it. The result is base64 of a nkeys "xkv1" box.
-func SealEnvironment(env map[string]string, sender nkeys.KeyPair, xkey string) (string, error) {
-	if env == nil {
-		env = map[string]string{}
-	}
-	plain, err := json.Marshal(env)
-	if err != nil {
-		return "", fmt.Errorf("encode environment: %w", err)
-	}
-	if !validXkey(xkey) {
-		return "", Errorf(Invalid, "seal environment: the node's xkey is no public curve key")
-	}
-	sealed, err := sender.Seal(plain, xkey)
-	if err != nil {
-		return "", fmt.Errorf("seal environment for %s: %w", xkey, err)
-	}
-	return base64.StdEncoding.EncodeToString(sealed), nil
-}
-
-// OpenEnvironment reverses [SealEnvironment] with the node's curve key and
-// the sender's public one.
-func OpenEnvironment(sealed string, node nkeys.KeyPair, sender string) (map[string]string, error) {
-	box, err := base64.StdEncoding.DecodeString(sealed)
-	if err != nil {
-		return nil, err
-	}
-	if !validXkey(sender) {
-		return nil, errors.New("the sender's key is no public curve key")
-	}
-	plain, err := node.Open(box, sender)
-	if err != nil {
-		return nil, err
-	}
-	var env map[string]string
-	if err := json.Unmarshal(plain, &env); err != nil {
-		return nil, errors.New("the sealed text is not a JSON object of strings") // never quote the secret itself
-	}
-	return env, nil
-}
-
-// validXkey guards nkeys, which panics on keys that are too long.
-func validXkey(s string) bool {
-	const length = 56
-	return len(s) == length && nkeys.IsValidPublicCurveKey(s)
-}
+// hashOf is the hash claim for an artifact's digest, which may be unknown.
+func hashOf(sha256 string) string { return cmp.Or(sha256, noDigest) }

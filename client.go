@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -57,20 +58,64 @@ func (c *Client) Info(ctx context.Context, node string) (InfoReply, error) {
 	return ask[InfoReply](ctx, c.nc, InfoSubject(c.namespace, node), nil)
 }
 
-// LameDuck tells a node to take no new work.
-func (c *Client) LameDuck(ctx context.Context, node string) (LameDuckReply, error) {
-	return ask[LameDuckReply](ctx, c.nc, LameDuckSubject(node), nil)
+// LameDuck tells a node to take no new work. Only nodes with administrators
+// need a signed request; others take an empty one.
+func (c *Client) LameDuck(ctx context.Context, node string, r LameDuckRequest) (LameDuckReply, error) {
+	if r == (LameDuckRequest{}) {
+		return ask[LameDuckReply](ctx, c.nc, LameDuckSubject(node), nil)
+	}
+	return ask[LameDuckReply](ctx, c.nc, LameDuckSubject(node), r)
 }
 
-// Nodes yields every node that answers a ping, until nobody has answered for
-// a while or ctx ends.
-func (c *Client) Nodes(ctx context.Context) iter.Seq2[NodeInfo, error] {
-	return gather[NodeInfo](ctx, c.nc, PingSubject, nil)
+// Ping asks one node who it is.
+func (c *Client) Ping(ctx context.Context, node string) (NodeInfo, error) {
+	return ask[NodeInfo](ctx, c.nc, NodePingSubject(node), nil)
 }
 
-// Auction yields every node that could run what r describes.
-func (c *Client) Auction(ctx context.Context, r AuctionRequest) iter.Seq2[NodeInfo, error] {
-	return gather[NodeInfo](ctx, c.nc, AuctionSubject, r)
+// NodeFilter says which nodes a caller wants to hear of; the zero value is for
+// all of them.
+type NodeFilter struct {
+	Nexus string            // name of the cluster
+	Tags  map[string]string // each with this value, in any case
+	Count int               // no more than this many, if it is above 0
+}
+
+// Nodes yields the nodes that answer a ping, until there are as many as f asks
+// for, nobody has answered for a while, or ctx ends.
+func (c *Client) Nodes(ctx context.Context, f NodeFilter) iter.Seq2[NodeInfo, error] {
+	return func(yield func(NodeInfo, error) bool) {
+		found := 0
+		for n, err := range gather[NodeInfo](ctx, c.nc, PingSubject, nil) {
+			if err == nil && !f.matches(n) {
+				continue
+			}
+			if !yield(n, err) {
+				return
+			}
+			if err == nil {
+				found++
+			}
+			if f.Count > 0 && found == f.Count {
+				return
+			}
+		}
+	}
+}
+
+func (f NodeFilter) matches(n NodeInfo) bool {
+	for key, want := range f.Tags {
+		if got, ok := n.Tags[key]; !ok || !strings.EqualFold(got, want) {
+			return false
+		}
+	}
+	return f.Nexus == "" || f.Nexus == n.Nexus
+}
+
+// Auction yields the nodes that would run what r describes, and with
+// r.Explain those too that would not. Like all that is asked of every node, it
+// ends when nobody has answered for a while.
+func (c *Client) Auction(ctx context.Context, r AuctionRequest) iter.Seq2[Bid, error] {
+	return gather[Bid](ctx, c.nc, AuctionSubject, r)
 }
 
 // Workloads yields the nodes that run workloads in the client's namespace,

@@ -104,7 +104,7 @@ func TestRequestsAndReplies(t *testing.T) {
 		},
 		{
 			"$NEX.LAMEDUCK.N1", `{"type":"io.nats.nex.v1.lameduck_response","data":{"node_id":"N1","success":true}}`,
-			nil, func() (any, error) { return c.LameDuck(ctx, "N1") }, nex.LameDuckReply{NodeID: "N1", Success: true},
+			nil, func() (any, error) { return c.LameDuck(ctx, "N1", nex.LameDuckRequest{}) }, nex.LameDuckReply{NodeID: "N1", Success: true},
 		},
 	} {
 		node := respond(t, nc, r.subject, r.reply)
@@ -261,7 +261,7 @@ func TestNodesEndsEarly(t *testing.T) {
 	}
 	respond(t, nc, "$NEX.PING", ping("N1"), "", ping("N2"), ping("N3")) // empty replies are skipped
 	before, start := nc.NumSubscriptions(), time.Now()
-	g := gather(c.Nodes(minute(t)))
+	g := gather(c.Nodes(minute(t), nex.NodeFilter{}))
 	seen := map[string]bool{}
 	for _, n := range g.values {
 		seen[n.NodeID] = n.RunningMachines == 2
@@ -280,7 +280,7 @@ func TestNodesEndsEarly(t *testing.T) {
 func TestNodesGoesOnAfterBadReplies(t *testing.T) {
 	c, nc := connect(t)
 	respond(t, nc, "$NEX.PING", "garbage", `{"error":"boom","code":"denied"}`, `{"data":{"node_id":"N1"}}`)
-	g := gather(c.Nodes(minute(t)))
+	g := gather(c.Nodes(minute(t), nex.NodeFilter{}))
 	if len(g.values) != 1 || len(g.errs) != 2 || nex.CodeOf(g.errs[1]) != nex.Denied {
 		t.Errorf("got %+v", g)
 	}
@@ -289,7 +289,7 @@ func TestNodesGoesOnAfterBadReplies(t *testing.T) {
 func TestNodesWithNobodyEnds(t *testing.T) {
 	c, nc := connect(t)
 	start := time.Now()
-	if g := gather(c.Nodes(minute(t))); len(g.values)+len(g.errs) > 0 || time.Since(start) > soon {
+	if g := gather(c.Nodes(minute(t), nex.NodeFilter{})); len(g.values)+len(g.errs) > 0 || time.Since(start) > soon {
 		t.Errorf("nobody listens: %+v after %v", g, time.Since(start))
 	}
 	if _, err := nc.SubscribeSync(">"); err != nil {
@@ -297,12 +297,12 @@ func TestNodesWithNobodyEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if g := gather(c.Nodes(ctx)); len(g.values)+len(g.errs) > 0 {
+	if g := gather(c.Nodes(ctx, nex.NodeFilter{})); len(g.values)+len(g.errs) > 0 {
 		t.Errorf("nobody answers: %+v", g)
 	}
 	ctx, cancel = context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
-	if g := gather(c.Nodes(ctx)); len(g.values) > 0 {
+	if g := gather(c.Nodes(ctx, nex.NodeFilter{})); len(g.values) > 0 {
 		t.Errorf("cancelled: %+v", g)
 	}
 }
@@ -312,7 +312,7 @@ func TestNodesStopsAtBreak(t *testing.T) {
 	const reply = `{"data":{"node_id":"N1"}}`
 	respond(t, nc, "$NEX.PING", reply, reply, reply)
 	before := nc.NumSubscriptions()
-	for _, err := range c.Nodes(minute(t)) {
+	for _, err := range c.Nodes(minute(t), nex.NodeFilter{}) {
 		if err != nil {
 			t.Error(err)
 		}

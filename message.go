@@ -66,9 +66,8 @@ type DeployRequest struct {
 	RetryCount        *uint       `json:"retry_count,omitempty"`
 	RetriedAt         *time.Time  `json:"retried_at,omitempty"`
 
-	// FunctionTimeoutMS is the deadline of one call in milliseconds; 0 asks
-	// for the node's default. Unknown to Nex 0.2.7.
-	FunctionTimeoutMS int `json:"function_timeout_ms,omitempty"`
+	Settings
+
 	// SourceName is the artifact's file name as error texts show it, as in
 	// echo.js. Unknown to Nex 0.2.7.
 	SourceName string `json:"source_name,omitempty"`
@@ -97,23 +96,20 @@ type StopReply struct {
 	Name    string `json:"name"`
 }
 
+// LameDuckRequest puts a node into lame duck mode. [Keys.LameDuck] makes one.
+// Nex 0.2.7 sends and reads none, and neither do our nodes that have no
+// administrators.
+type LameDuckRequest struct {
+	AdminJWT string `json:"admin_jwt,omitempty"`
+}
+
 // LameDuckReply tells that a node takes no new work.
 type LameDuckReply struct {
 	NodeID  string `json:"node_id"`
 	Success bool   `json:"success"`
 }
 
-// AuctionRequest describes what a node must offer to answer. Empty fields ask
-// for nothing.
-type AuctionRequest struct {
-	Arch          string            `json:"arch,omitempty"`
-	OS            string            `json:"os,omitempty"`
-	Sandboxed     *bool             `json:"sandboxed,omitempty"`
-	Tags          map[string]string `json:"tags,omitempty"`
-	WorkloadTypes []WorkloadType    `json:"workload_types,omitempty"`
-}
-
-// NodeInfo is what a node answers to a ping and to an auction.
+// NodeInfo is what a node answers to a ping.
 type NodeInfo struct {
 	NodeID          string            `json:"node_id"`
 	Nexus           string            `json:"nexus,omitempty"`

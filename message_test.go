@@ -105,7 +105,7 @@ func FuzzDeployRequest(f *testing.F) {
 
 func TestAdditionsStayOutUntilUsed(t *testing.T) {
 	plain := string(marshal(t, nex.DeployRequest{}))
-	full := string(marshal(t, nex.DeployRequest{FunctionTimeoutMS: 5, SourceName: "echo.js"}))
+	full := string(marshal(t, nex.DeployRequest{Settings: nex.Settings{FunctionTimeoutMS: 5}, SourceName: "echo.js"}))
 	for _, field := range []string{`"function_timeout_ms":5`, `"source_name":"echo.js"`} {
 		name, _, _ := strings.Cut(field, ":")
 		if strings.Contains(plain, name) || !strings.Contains(full, field) {

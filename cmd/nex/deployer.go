@@ -1,30 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
-	"strings"
-	"time"
+	"slices"
 
-	"github.com/jedib0t/go-pretty/v6/progress"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"nex"
-)
-
-// The bucket that files deployed from a developer's machine go through.
-const (
-	devBucket          = "NEXCLIFILES"
-	devBucketText      = "Ad hoc object storage for NEX CLI developer mode uploads"
-	defaultBucketBytes = 100 << 20
-	// bucketFull is JetStream's code for a stream at its limit of bytes.
-	bucketFull jetstream.ErrorCode = 10077
 )
 
 // deployer brings files from this machine onto a node.
@@ -43,52 +29,53 @@ type running struct {
 	node nex.NodeInfo
 }
 
-// deploy uploads f and runs it on a node that offers to. Functions overlap
-// with the copies they replace, so that no message goes unanswered; services
-// are stopped first, since two might want the same port. So is a function on a
-// node that has room for no other.
-func (d *deployer) deploy(ctx context.Context, f source, flags deployFlags) (placement, error) {
-	node, old, err := d.choose(ctx, f)
+// deploy uploads f and runs as many copies as flags say on nodes that bid.
+// Functions overlap with the copies they replace, so that no message goes
+// unanswered; services are stopped first, since two might want the same port.
+// So is a function on a node that has room for no other.
+func (d *deployer) deploy(ctx context.Context, f source, flags deployFlags) ([]placement, error) {
+	bids, old, err := d.choose(ctx, f, flags)
 	overlap := f.typ.IsFunction()
 	if errors.As(err, new(noBidError)) && d.replace && len(old) > 0 {
-		node, overlap, err = old[0].node, false, nil
+		bids, overlap, err = nodesOf(old), false, nil
 	}
 	if err != nil {
-		return placement{}, err
+		return nil, err
 	}
 	if len(old) > 0 && !d.replace {
-		return placement{}, fmt.Errorf("workload '%s' already runs as %s on node %s: stop it, drop --no-stop, or choose another --name", f.name, old[0].id, old[0].node.NodeID)
+		return nil, fmt.Errorf("workload '%s' already runs as %s on node %s: stop it, drop --no-stop, or choose another --name", f.name, old[0].id, old[0].node.NodeID)
 	}
 	location, err := d.upload(ctx, f)
 	if err != nil {
-		return placement{}, err
+		return nil, err
 	}
 	if !overlap {
 		if err := d.stopAll(ctx, f.name, old); err != nil {
-			return placement{}, err
+			return nil, err
 		}
 	}
-	placed, err := d.place(ctx, node, nex.Workload{
-		Name: f.name, Type: f.typ, Location: location, SHA256: f.sha256, Description: devDescription,
-		Argv: strings.Fields(flags.argv), Environment: flags.env, Essential: flags.essential,
-		TriggerSubjects: flags.triggers, FunctionTimeout: flags.timeout, JSDomain: d.conn.jsDomain,
-		SourceName: filepath.Base(f.path),
-	})
+	w := flags.workload(f.name, f.typ)
+	w.Location, w.SHA256, w.Description, w.JSDomain, w.SourceName = location, f.sha256, devDescription, d.conn.jsDomain, filepath.Base(f.path)
+	placed, err := d.spread(ctx, bids, w, flags.count)
 	if err != nil || !overlap {
 		return placed, err
 	}
 	if err := d.stopAll(ctx, f.name, old); err != nil {
-		return placement{}, errors.Join(err, d.stop(ctx, f.name, running{placed.ID, node})) // the old one goes on alone
+		return nil, errors.Join(err, d.undo(ctx, placed)) // the old ones go on alone
 	}
 	return placed, nil
 }
 
-// choose asks who could run f and who runs something of its name.
-func (d *deployer) choose(ctx context.Context, f source) (node nex.NodeInfo, old []running, err error) {
+// choose asks who would run f and who runs something of its name.
+func (d *deployer) choose(ctx context.Context, f source, flags deployFlags) (bids []nex.NodeInfo, old []running, err error) {
+	request, err := flags.auction(f, d.keys)
+	if err != nil {
+		return nil, nil, err
+	}
 	var noBid error
 	g, asking := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		node, noBid = d.candidate(asking, d.client, f)
+		bids, noBid = d.bidders(asking, d.client, request, flags.node)
 		if errors.As(noBid, new(noBidError)) {
 			return nil
 		}
@@ -96,9 +83,22 @@ func (d *deployer) choose(ctx context.Context, f source) (node nex.NodeInfo, old
 	})
 	g.Go(func() (err error) { old, err = d.find(asking, f.name); return err })
 	if err := g.Wait(); err != nil {
-		return node, old, err
+		return nil, nil, err
 	}
-	return node, old, noBid
+	if f.dynamic && noBid != nil {
+		noBid = noBidError{fmt.Errorf("%w (%s needs files of its host: only nodes without a sandbox take that; link it statically, as with CGO_ENABLED=0 go build)", noBid, f.path)}
+	}
+	return bids, old, noBid
+}
+
+// nodesOf lists nodes, each once.
+func nodesOf(list []running) (nodes []nex.NodeInfo) {
+	for _, w := range list {
+		if !slices.ContainsFunc(nodes, func(n nex.NodeInfo) bool { return n.NodeID == w.node.NodeID }) {
+			nodes = append(nodes, w.node)
+		}
+	}
+	return nodes
 }
 
 // find lists the workloads of a name in the namespace, on all nodes. It asks
@@ -108,7 +108,7 @@ func (d *deployer) find(ctx context.Context, name string) ([]running, error) {
 	ctx, cancel := d.within(ctx, 0)
 	defer cancel()
 	var found []running
-	for n, err := range d.client.Nodes(ctx) {
+	for n, err := range d.client.Nodes(ctx, nex.NodeFilter{}) {
 		if err != nil {
 			return nil, err
 		}
@@ -140,7 +140,7 @@ func (d *deployer) stopAll(ctx context.Context, name string, old []running) erro
 
 // stop ends one workload. One that is gone already is fine.
 func (d *deployer) stop(ctx context.Context, name string, w running) error {
-	req, err := d.keys.Stop(name, w.id, w.node.NodeID)
+	req, err := d.keys.Stop(name, w.id, d.target(w.node))
 	if err != nil {
 		return err
 	}
@@ -156,9 +156,46 @@ func (d *deployer) stop(ctx context.Context, name string, w running) error {
 	return fmt.Errorf("stop workload '%s' (%s) on node %s: %w", name, w.id, w.node.NodeID, answered(err))
 }
 
+// target addresses requests to a node.
+func (d *deployer) target(n nex.NodeInfo) nex.Target {
+	return nex.Target{Namespace: d.client.Namespace(), Node: n.NodeID, Xkey: n.TargetXkey}
+}
+
+// spread deploys copies of a workload, one node after the other in turn. A
+// node that has no room after all is passed over. All copies run in the end,
+// or none.
+func (d *deployer) spread(ctx context.Context, nodes []nex.NodeInfo, w nex.Workload, copies int) (placed []placement, err error) {
+	for len(placed) < copies {
+		if len(nodes) == 0 {
+			return nil, errors.Join(err, d.undo(ctx, placed))
+		}
+		node := nodes[0]
+		p, refused := d.place(ctx, node, w)
+		switch {
+		case refused == nil:
+			placed = append(placed, p)
+			nodes = append(nodes[1:], node)
+		case nex.CodeOf(refused) == nex.Exhausted || nex.CodeOf(refused) == nex.LameDuck:
+			err, nodes = refused, nodes[1:]
+		default:
+			return nil, errors.Join(refused, d.undo(ctx, placed))
+		}
+	}
+	return placed, nil
+}
+
+// undo stops copies of a deploy that failed, even one that was interrupted.
+func (d *deployer) undo(ctx context.Context, placed []placement) error {
+	var errs []error
+	for _, p := range placed {
+		errs = append(errs, d.stop(context.WithoutCancel(ctx), p.Name, running{p.ID, nex.NodeInfo{NodeID: p.Node}}))
+	}
+	return errors.Join(errs...)
+}
+
 // place deploys a workload on one node.
 func (d *deployer) place(ctx context.Context, node nex.NodeInfo, w nex.Workload) (placement, error) {
-	req, err := d.keys.Deploy(w, node.NodeID, node.TargetXkey)
+	req, err := d.keys.Deploy(w, d.target(node))
 	if err != nil {
 		return placement{}, err
 	}
@@ -173,107 +210,4 @@ func (d *deployer) place(ctx context.Context, node nex.NodeInfo, w nex.Workload)
 		return placement{}, refusedError{errors.New("⛔ Workload rejected")}
 	}
 	return placement{DeployReply: reply, Node: node.NodeID}, nil
-}
-
-// upload puts the file into the developers' bucket.
-func (d *deployer) upload(ctx context.Context, f source) (nex.Location, error) {
-	js, err := d.jetStream()
-	if err != nil {
-		return nex.Location{}, err
-	}
-	bucket, err := d.bucket(ctx, js)
-	switch {
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
-		return nex.Location{}, fmt.Errorf("open upload bucket %s: %w (uploads need JetStream: nats-server -js)", devBucket, err)
-	case err != nil:
-		return nex.Location{}, fmt.Errorf("open upload bucket %s: %w", devBucket, err)
-	}
-	ctx, cancel := d.within(ctx, deployWait)
-	defer cancel()
-	body, done := d.meter(f)
-	_, err = bucket.Put(ctx, jetstream.ObjectMeta{Name: f.key}, body)
-	done()
-	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == bucketFull {
-		return nex.Location{}, fmt.Errorf("upload %s: bucket %s has no room for %d bytes: remove objects (nats object rm %s) or enlarge its stream (nats stream edit OBJ_%s --max-bytes)", f.path, devBucket, len(f.data), devBucket, devBucket)
-	}
-	if err != nil {
-		return nex.Location{}, fmt.Errorf("upload %s to bucket %s: %w", f.path, devBucket, err)
-	}
-	return nex.ParseLocation("nats://" + devBucket + "/" + f.key)
-}
-
-// bucket opens the developers' bucket, or makes it.
-func (d *deployer) bucket(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStore, error) {
-	ctx, cancel := d.within(ctx, 0)
-	defer cancel()
-	bucket, err := js.ObjectStore(ctx, devBucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		return js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{
-			Bucket: devBucket, Description: devBucketText, Storage: jetstream.FileStorage, MaxBytes: d.bucketMaxBytes,
-		})
-	}
-	return bucket, err
-}
-
-func (d *deployer) jetStream() (js jetstream.JetStream, err error) {
-	if d.conn.jsDomain != "" {
-		js, err = jetstream.NewWithDomain(d.nc, d.conn.jsDomain)
-	} else {
-		js, err = jetstream.New(d.nc)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open JetStream: %w", err)
-	}
-	return js, nil
-}
-
-// digest asks the Object Store for the SHA-256 of an artifact, so that the
-// node runs what is there now and nothing else.
-func (d *deployer) digest(ctx context.Context, l nex.Location) (string, error) {
-	ctx, cancel := d.within(ctx, 0)
-	defer cancel()
-	js, err := d.jetStream()
-	if err != nil {
-		return "", err
-	}
-	bucket, err := js.ObjectStore(ctx, l.Bucket())
-	if err != nil {
-		return "", fmt.Errorf("open bucket %s: %w", l.Bucket(), err)
-	}
-	info, err := bucket.GetInfo(ctx, l.Key())
-	if err != nil {
-		return "", fmt.Errorf("find %s in bucket %s: %w", l.Key(), l.Bucket(), err)
-	}
-	return nex.ObjectDigest(info.Digest), nil
-}
-
-// meter shows a progress bar on a terminal while the returned reader is read.
-func (c *cli) meter(f source) (body io.Reader, done func()) {
-	if !isTerminal(c.stderr) || c.json {
-		return bytes.NewReader(f.data), func() {}
-	}
-	bar := progress.NewWriter()
-	bar.SetOutputWriter(c.stderr)
-	bar.SetUpdateFrequency(50 * time.Millisecond)
-	bar.SetStyle(progress.StyleBlocks)
-	bar.SetTrackerLength(30)
-	bar.SetAutoStop(false)
-	t := &progress.Tracker{Message: "Uploading " + f.key, Total: int64(len(f.data)), Units: progress.UnitsBytes}
-	bar.AppendTracker(t)
-	ended := make(chan struct{})
-	go func() { bar.Render(); close(ended) }()
-	return io.TeeReader(bytes.NewReader(f.data), counter{t}), func() {
-		t.MarkAsDone()
-		bar.Stop()
-		<-ended
-	}
-}
-
-// counter moves a progress bar by what is written to it.
-type counter struct{ t *progress.Tracker }
-
-func (c counter) Write(p []byte) (int, error) {
-	c.t.Increment(int64(len(p)))
-	return len(p), nil
 }

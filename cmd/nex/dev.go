@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/choria-io/fisk"
 	"github.com/nats-io/nats-server/v2/server"
@@ -27,8 +26,6 @@ const (
 	defaultPort = 4222
 	// portsTried is how many ports from there on are tried.
 	portsTried = 100
-	// serverStart bounds the start of the embedded server.
-	serverStart = 10 * time.Second
 )
 
 // dev runs NATS and a node in this process, for development.
@@ -58,10 +55,11 @@ func (d *dev) run(ctx context.Context) (err error) {
 	if d.conn.context != "" {
 		return errors.New("nex dev runs a NATS server of its own and takes no --context: use nex node up to join another")
 	}
-	log, err := newLogger(d.log, d.stdout, d.stderr)
+	log, err := openLog(d.log, d.stdout, d.stderr)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, log.Close()) }()
 	if d.stateDir == "" {
 		dir, remove, err := d.tempDir()
 		if err != nil {
@@ -70,23 +68,23 @@ func (d *dev) run(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, remove()) }()
 		d.stateDir = dir
 	}
-	srv, err := d.startServer()
+	srv, err := d.startServer(log.Logger)
 	if err != nil {
 		return err
 	}
 	defer func() { srv.Shutdown(); srv.WaitForShutdown() }()
 
 	settings := config.Default()
-	settings.Sandbox = config.SandboxNone
+	settings.Sandbox = nex.SandboxNone
 	g, ctx := errgroup.WithContext(ctx)
 	ready := make(chan nex.NodeInfo, 1)
 	g.Go(func() error {
 		return node.Run(ctx, node.Config{
 			Settings: settings, Nexus: "dev", Version: version, StateDir: filepath.Join(d.stateDir, "node"),
-			Server: srv.ClientURL(), Log: log, Ready: func(n nex.NodeInfo) { ready <- n },
+			Server: srv.ClientURL(), Log: log.Logger, SystemLog: log.published, Ready: func(n nex.NodeInfo) { ready <- n },
 		})
 	})
-	g.Go(func() error { return d.whenReady(ctx, ready, srv, files, log) })
+	g.Go(func() error { return d.whenReady(ctx, ready, srv, files, log.Logger) })
 	return g.Wait()
 }
 
@@ -148,7 +146,7 @@ Ctrl-C stops everything.
 }
 
 // startServer starts NATS on the wanted port, or the next free one.
-func (d *dev) startServer() (*server.Server, error) {
+func (d *dev) startServer(log *slog.Logger) (*server.Server, error) {
 	last := d.port
 	if !d.portSet {
 		last += portsTried
@@ -158,7 +156,7 @@ func (d *dev) startServer() (*server.Server, error) {
 		if err = portFree(port); err != nil {
 			continue
 		}
-		return d.startServerOn(port)
+		return d.startServerOn(port, log)
 	}
 	return nil, fmt.Errorf("no free port from %d to %d: %w; choose another with --port", d.port, last, err)
 }
@@ -171,23 +169,14 @@ func portFree(port int) error {
 	return l.Close()
 }
 
-func (d *dev) startServerOn(port int) (*server.Server, error) {
+func (d *dev) startServerOn(port int, log *slog.Logger) (*server.Server, error) {
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
-	srv, err := server.NewServer(&server.Options{
+	return node.StartServer(&server.Options{
 		ServerName: "nex-dev", Host: "127.0.0.1", Port: port,
-		JetStream: true, StoreDir: filepath.Join(d.stateDir, "nats"), NoLog: true, NoSigs: true,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("set up the embedded NATS server: %w", err)
-	}
-	srv.Start()
-	if !srv.ReadyForConnections(serverStart) {
-		srv.Shutdown()
-		return nil, fmt.Errorf("the embedded NATS server did not start on port %d within %s", port, serverStart)
-	}
-	return srv, nil
+		JetStream: true, StoreDir: filepath.Join(d.stateDir, "nats"),
+	}, log)
 }
 
 // files separates files from KEY=VALUE arguments and checks that they can be

@@ -76,6 +76,7 @@ func (d *dev) redeploy(ctx context.Context, dep *deployer, path string, log *slo
 		return
 	}
 	flags := d.deployFlags
+	flags.count = 1
 	flags.env = maps.Clone(d.env)
 	if f.typ.IsFunction() && len(flags.triggers) == 0 {
 		flags.triggers = []string{defaultTrigger(f)}
@@ -97,7 +98,7 @@ func (d *dev) redeploy(ctx context.Context, dep *deployer, path string, log *slo
 	if f.typ.IsFunction() {
 		on = ", triggered by " + strings.Join(flags.triggers, ", ")
 	}
-	fmt.Fprintf(d.stdout, "🚀 Workload '%s' (%s) runs%s\n", placed.Name, placed.ID, on)
+	fmt.Fprintf(d.stdout, "🚀 Workload '%s' (%s) runs%s\n", placed[0].Name, placed[0].ID, on)
 }
 
 // defaultTrigger is js.echo for echo.js and wasm.echo for echo.wasm.

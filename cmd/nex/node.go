@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/choria-io/fisk"
@@ -22,6 +21,8 @@ func (c *cli) addNode(ctx context.Context, app *fisk.Application) {
 	node := app.Command("node", "Run and look at nodes").Alias("nodes")
 	c.addNodeLs(ctx, node)
 	c.addNodeInfo(ctx, node)
+	c.addNodeProbe(ctx, node)
+	c.addNodePlan(ctx, node)
 	c.addNodeUp(ctx, node)
 }
 
@@ -33,14 +34,14 @@ func (c *cli) addNodeLs(ctx context.Context, node *fisk.CmdClause) {
 
 func (c *cli) nodeLs(ctx context.Context, client *nex.Client, full bool) error {
 	nodes := []nex.NodeInfo{}
-	for n, err := range client.Nodes(ctx) {
+	for n, err := range client.Nodes(ctx, nex.NodeFilter{}) {
 		if err != nil {
 			return err
 		}
 		nodes = append(nodes, n)
 	}
 	slices.SortFunc(nodes, func(a, b nex.NodeInfo) int {
-		return cmp.Or(cmp.Compare(nexusOf(a), nexusOf(b)), cmp.Compare(nameOf(a), nameOf(b)), cmp.Compare(a.NodeID, b.NodeID))
+		return cmp.Or(cmp.Compare(nexusOf(a), nexusOf(b)), cmp.Compare(a.Name(), b.Name()), cmp.Compare(a.NodeID, b.NodeID))
 	})
 	switch {
 	case c.json:
@@ -55,7 +56,7 @@ func (c *cli) nodeLs(ctx context.Context, client *nex.Client, full bool) error {
 
 func nodeTable(nodes []nex.NodeInfo, full bool) string {
 	t := newTable("NATS Execution Nodes")
-	lame := slices.ContainsFunc(nodes, isLame)
+	lame := slices.ContainsFunc(nodes, nex.NodeInfo.LameDuck)
 	id := "ID"
 	if lame {
 		id = "ID (* = Lameduck Mode)"
@@ -67,12 +68,12 @@ func nodeTable(nodes []nex.NodeInfo, full bool) string {
 	t.AppendHeader(header)
 	for _, n := range nodes {
 		id := n.NodeID
-		if isLame(n) {
+		if n.LameDuck() {
 			id += "*"
 		}
-		row := table.Row{id, nameOf(n), n.Version, n.RunningMachines, n.Uptime}
+		row := table.Row{id, n.Name(), n.Version, n.RunningMachines, n.Uptime}
 		if full {
-			row = append(table.Row{nexusOf(n)}, append(row, sandboxOf(n), n.Tags["nex.os"], n.Tags["nex.arch"])...)
+			row = append(table.Row{nexusOf(n)}, append(row, n.Sandbox(), n.Tags[nex.TagOS], n.Tags[nex.TagArch])...)
 		}
 		t.AppendRow(row)
 	}
@@ -89,24 +90,7 @@ func newTable(title string) table.Writer {
 	return t
 }
 
-func nameOf(n nex.NodeInfo) string  { return cmp.Or(n.Tags["node_name"], "no-name") }
 func nexusOf(n nex.NodeInfo) string { return cmp.Or(n.Nexus, n.Tags["nexus"]) }
-
-func isLame(n nex.NodeInfo) bool {
-	lame, err := strconv.ParseBool(n.Tags["nex.lameduck"])
-	return err == nil && lame
-}
-
-// sandboxOf reads the tag of our nodes, or infers it for those of Nex 0.2.7.
-func sandboxOf(n nex.NodeInfo) string {
-	if s := n.Tags["nex.sandbox"]; s != "" {
-		return s
-	}
-	if n.Tags["nex.unsafe"] == "true" {
-		return "none"
-	}
-	return "firecracker"
-}
 
 func (c *cli) addNodeInfo(ctx context.Context, node *fisk.CmdClause) {
 	var id string
@@ -162,25 +146,4 @@ func checkNodeID(id string) error {
 		return fmt.Errorf("%q is no node ID (nex node ls shows them)", id)
 	}
 	return nil
-}
-
-func (c *cli) addLameDuck(ctx context.Context, app *fisk.Application) {
-	var id string
-	cmd := app.Command("lameduck", "Tell a node to take no new workloads").Action(c.asking(ctx, func(ctx context.Context, client *nex.Client) error { return c.lameDuck(ctx, client, id) }))
-	cmd.Arg("id", "ID of the node").Required().StringVar(&id)
-}
-
-func (c *cli) lameDuck(ctx context.Context, client *nex.Client, id string) error {
-	if err := checkNodeID(id); err != nil {
-		return err
-	}
-	reply, err := client.LameDuck(ctx, id)
-	if err != nil {
-		return fmt.Errorf("issue lame duck command: %w", answered(err))
-	}
-	if c.json {
-		return c.printJSON(reply)
-	}
-	_, err = fmt.Fprintf(c.stdout, "Command to enter lame duck mode issued to %s\n", id)
-	return err
 }

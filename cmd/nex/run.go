@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/choria-io/fisk"
+	"github.com/nats-io/nats.go"
 
 	"nex"
 )
@@ -13,7 +15,7 @@ import (
 // runCmd deploys an artifact that is in an Object Store already.
 type runCmd struct {
 	*cli
-	url, node    string
+	url          string
 	xkey, issuer string
 	description  string
 	deployFlags
@@ -23,9 +25,10 @@ func (c *cli) addRun(ctx context.Context, app *fisk.Application) {
 	r := &runCmd{cli: c}
 	cmd := app.Command("run", "Deploy an artifact from an Object Store").Action(action(ctx, r.run))
 	cmd.Arg("url", "Where the artifact is: nats://BUCKET/key").Required().StringVar(&r.url)
-	cmd.Arg("node", "ID of the node to run on").Required().StringVar(&r.node)
+	cmd.Arg("node", "ID of the node to run on (the nodes are asked who would if not given)").StringVar(&r.node)
 	cmd.Arg("env", "Environment of the workload: KEY=VALUE").StringMapVar(&r.env)
 	r.deployFlags.add(cmd)
+	r.addPlace(cmd)
 	cmd.Flag("xkey", "File of the publisher's xkey seed").PlaceHolder("FILE").Required().ExistingFileVar(&r.xkey)
 	cmd.Flag("issuer", "File of the issuer's account seed").PlaceHolder("FILE").Required().ExistingFileVar(&r.issuer)
 	cmd.Flag("name", "Name of the workload").Required().StringVar(&r.name)
@@ -34,15 +37,15 @@ func (c *cli) addRun(ctx context.Context, app *fisk.Application) {
 }
 
 func (r *runCmd) run(ctx context.Context) error {
-	if err := checkNodeID(r.node); err != nil {
+	if err := r.placeArguments(); err != nil {
 		return err
 	}
 	location, err := nex.ParseLocation(r.url)
 	if err != nil {
 		return err
 	}
-	f := source{name: r.name, typ: nex.WorkloadType(r.typ)}
-	if err := checkTriggers(f, r.triggers); err != nil {
+	src := source{path: r.url, name: r.name, typ: typeNamed(r.typ)}
+	if err := r.check(src.name, src.typ); err != nil {
 		return err
 	}
 	keys, err := r.keys()
@@ -54,41 +57,61 @@ func (r *runCmd) run(ctx context.Context) error {
 		return err
 	}
 	defer nc.Close()
-	info, err := r.info(ctx, client)
-	if err != nil {
-		return err
-	}
 	d := deployer{cli: r.cli, client: client, nc: nc, keys: keys}
-	digest, err := d.digest(ctx, location)
+	if err := r.stat(ctx, nc, location, &src); err != nil {
+		return err
+	}
+	bids, old, err := d.choose(ctx, src, r.deployFlags)
 	if err != nil {
 		return err
 	}
-	placed, err := d.place(ctx, nex.NodeInfo{NodeID: r.node, TargetXkey: info.PublicXkey}, nex.Workload{
-		Name: r.name, Type: f.typ, Location: location, SHA256: digest, Description: r.description, Argv: strings.Fields(r.argv),
-		Environment: r.env, Essential: r.essential, TriggerSubjects: r.triggers,
-		FunctionTimeout: r.timeout, JSDomain: r.conn.jsDomain,
-	})
+	if len(old) > 0 {
+		id, node := old[0].id, old[0].node.NodeID
+		return fmt.Errorf("workload '%s' already runs as %s on node %s: stop it first (nex stop %s %s --name %s --issuer %s) or choose another --name",
+			r.name, id, node, node, id, r.name, r.issuer)
+	}
+	w := r.workload(src.name, src.typ)
+	w.Location, w.SHA256, w.Description, w.JSDomain = location, src.sha256, r.description, r.conn.jsDomain
+	placed, err := d.spread(ctx, bids, w, r.count)
 	if err != nil {
 		return err
 	}
-	return r.printAccepted(placed)
+	return r.printAccepted(placed, r.count)
 }
 
-// info asks the node for its public xkey, and refuses a name it runs already.
-func (r *runCmd) info(ctx context.Context, client *nex.Client) (nex.InfoReply, error) {
-	ctx, cancel := r.within(ctx, 0)
-	defer cancel()
-	info, err := client.Info(ctx, r.node)
-	if err != nil {
-		return info, answered(err)
-	}
-	for _, m := range info.Machines {
-		if m.Workload.Name == r.name {
-			return info, fmt.Errorf("workload '%s' already runs on this node as %s: stop it first (nex stop %s %s --name %s --issuer %s) or choose another --name",
-				r.name, m.ID, r.node, m.ID, r.name, r.issuer)
+// placeArguments tells a node's id from the first variable of the environment.
+func (r *runCmd) placeArguments() error {
+	if key, value, isEnv := strings.Cut(r.node, "="); isEnv {
+		if r.node = ""; key == "" {
+			return errors.New("a variable of the environment needs a name: KEY=VALUE")
 		}
+		r.env[key] = value
 	}
-	return info, nil
+	if r.node == "" {
+		return nil
+	}
+	return checkNodeID(r.node)
+}
+
+// stat asks the Object Store about the artifact, so that the nodes run what is
+// there now and nothing else.
+func (c *cli) stat(ctx context.Context, nc *nats.Conn, l nex.Location, src *source) error {
+	ctx, cancel := c.within(ctx, 0)
+	defer cancel()
+	js, err := c.jetStream(nc)
+	if err != nil {
+		return err
+	}
+	bucket, err := js.ObjectStore(ctx, l.Bucket())
+	if err != nil {
+		return fmt.Errorf("open bucket %s: %w", l.Bucket(), err)
+	}
+	info, err := bucket.GetInfo(ctx, l.Key())
+	if err != nil {
+		return fmt.Errorf("find %s in bucket %s: %w", l.Key(), l.Bucket(), err)
+	}
+	src.sha256, src.size = nex.ObjectDigest(info.Digest), int64(info.Size)
+	return nil
 }
 
 func (r *runCmd) keys() (nex.Keys, error) {

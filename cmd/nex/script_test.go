@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +37,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"node":    awaitNode,
-			"nonode":  awaitNoNode,
+			"nodes":   awaitNodes,
 			"answers": awaitAnswer,
 			"replace": replaceFile,
 			"nothing": nothingLeft,
@@ -104,7 +105,7 @@ func awaitNode(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), nextest.Patience)
 	defer cancel()
 	for every := time.NewTicker(20 * time.Millisecond); ; {
-		for n, err := range client.Nodes(ctx) {
+		for n, err := range client.Nodes(ctx, nex.NodeFilter{}) {
 			ts.Check(err)
 			ts.Setenv("NODE", n.NodeID)
 			every.Stop()
@@ -118,8 +119,11 @@ func awaitNode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// awaitNoNode: waits until no node answers at $NATS_URL.
-func awaitNoNode(ts *testscript.TestScript, neg bool, args []string) {
+// awaitNodes N: waits until as many nodes answer at $NATS_URL.
+func awaitNodes(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: nodes N")
+	}
 	nc := connect(ts, ts.Getenv("NATS_URL"))
 	defer nc.Close()
 	client, err := nex.NewClient(nc, "")
@@ -128,14 +132,14 @@ func awaitNoNode(ts *testscript.TestScript, neg bool, args []string) {
 	defer cancel()
 	for ctx.Err() == nil {
 		nodes := 0
-		for range client.Nodes(ctx) {
+		for range client.Nodes(ctx, nex.NodeFilter{}) {
 			nodes++
 		}
-		if nodes == 0 {
+		if strconv.Itoa(nodes) == args[0] {
 			return
 		}
 	}
-	ts.Fatalf("a node still answers")
+	ts.Fatalf("there never are %s nodes", args[0])
 }
 
 // awaitAnswer URL SUBJECT PAYLOAD WANT: asks until the answer is WANT.

@@ -24,6 +24,7 @@ type source struct {
 	arch    string
 	dynamic bool // an executable that needs libraries of its host
 	data    []byte
+	size    int64 // bytes
 	sha256  string
 }
 
@@ -34,7 +35,7 @@ func readSource(path string, typ nex.WorkloadType, name string) (source, error) 
 		return source{}, err
 	}
 	sum := sha256.Sum256(data)
-	f := source{path: path, data: data, sha256: hex.EncodeToString(sum[:])}
+	f := source{path: path, data: data, size: int64(len(data)), sha256: hex.EncodeToString(sum[:])}
 	f.key = strings.ReplaceAll(filepath.Base(path), ".", "")
 	f.name = name
 	if name == "" {
@@ -43,9 +44,7 @@ func readSource(path string, typ nex.WorkloadType, name string) (source, error) 
 	if !nex.ValidName(f.name) {
 		return source{}, fmt.Errorf("%q cannot be a workload's name (letters, digits, - and _ only): choose one with --name", f.name)
 	}
-	if typ == "elf" {
-		typ = nex.Native
-	}
+	typ = typeNamed(string(typ))
 	f.typ, err = detect(path, data)
 	if typ != "" {
 		f.typ, err = typ, nil
@@ -57,6 +56,14 @@ func readSource(path string, typ nex.WorkloadType, name string) (source, error) 
 		err = f.platform()
 	}
 	return f, err
+}
+
+// typeNamed is the type that a user calls s.
+func typeNamed(s string) nex.WorkloadType {
+	if s == "elf" { // until Nex 0.2.3
+		return nex.Native
+	}
+	return nex.WorkloadType(s)
 }
 
 // maxSource is the largest file that is read to be deployed, in bytes.

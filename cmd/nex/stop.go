@@ -51,7 +51,7 @@ func (s *stopCmd) run(ctx context.Context) error {
 			return err
 		}
 	}
-	req, err := nex.Keys{Issuer: issuer}.Stop(s.name, s.id, s.node)
+	req, err := nex.Keys{Issuer: issuer}.Stop(s.name, s.id, nex.Target{Namespace: client.Namespace(), Node: s.node})
 	if err != nil {
 		return err
 	}

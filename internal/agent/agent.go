@@ -180,7 +180,7 @@ func (a *agent) load(ctx context.Context, d guest.Deploy) (*workload, error) {
 	} else {
 		w.service, err = startService(d, path, log)
 	}
-	return w, err
+	return w, refusal(d.Type, err)
 }
 
 // finish closes an upload and checks that it is what was announced.

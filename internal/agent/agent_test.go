@@ -101,6 +101,21 @@ func TestArtifactThatIsNotWhatWasAnnounced(t *testing.T) {
 	}
 }
 
+// TestRefusals fixes the words that clients of Nex 0.2.7 know.
+func TestRefusals(t *testing.T) {
+	c, _ := start(t)
+	for typ, want := range map[nex.WorkloadType]struct{ content, text string }{
+		nex.V8:     {"let = 1", "Failed to validate workload: failed to compile source for execution: "},
+		nex.Wasm:   {"hello", "Failed to validate workload: failed to compile module: "},
+		nex.Native: {"hello", "Failed to validate workload: native binary is not an executable: "},
+	} {
+		err := deploy(t.Context(), c, "w", typ, want.content, guest.Sink{})
+		if nex.CodeOf(err) != nex.Invalid || !strings.HasPrefix(err.Error(), want.text) {
+			t.Errorf("%s: %v (%s), want %s", typ, err, nex.CodeOf(err), want.text)
+		}
+	}
+}
+
 // TestUndeployEndsALoad takes back a script whose top level never ends.
 func TestUndeployEndsALoad(t *testing.T) {
 	c, _ := start(t)

@@ -18,6 +18,22 @@ import (
 // types are the workload types this agent runs.
 func types() []nex.WorkloadType { return []nex.WorkloadType{nex.Native, nex.V8, nex.Wasm} }
 
+// refusals begin what is wrong with an artifact, in the words of Nex 0.2.7.
+var refusals = map[nex.WorkloadType]string{
+	nex.Native: "Failed to validate workload",
+	nex.V8:     "Failed to validate workload: failed to compile source for execution",
+	nex.Wasm:   "Failed to validate workload: failed to compile module",
+}
+
+// refusal words the error of loading an artifact: it is a refusal if the
+// artifact is to blame.
+func refusal(t nex.WorkloadType, err error) error {
+	if nex.CodeOf(err) == nex.Invalid {
+		return fmt.Errorf("%s: %w", refusals[t], err)
+	}
+	return err
+}
+
 // loadFunction reads a function into memory; its file is of no use afterwards.
 func (a *agent) loadFunction(ctx context.Context, d guest.Deploy, path string, log runtime.Log) (runtime.Function, error) {
 	code, err := os.ReadFile(path)
@@ -32,12 +48,19 @@ func (a *agent) loadFunction(ctx context.Context, d guest.Deploy, path string, l
 		return js.Load(ctx, a.engine, js.Options{
 			Name: d.File, Code: code, Env: d.Environment,
 			Namespace: d.Namespace, Workload: d.Name, ID: d.ID, Log: log,
+			MemoryLimit: memory(d), MaxConcurrency: d.Settings.MaxConcurrency,
 		})
 	case nex.Wasm:
-		return wasm.Load(ctx, wasm.Options{Name: d.File, Code: code, Env: d.Environment, Log: log})
+		return wasm.Load(ctx, wasm.Options{
+			Name: d.File, Code: code, Env: d.Environment, Log: log,
+			MemoryLimit: memory(d), MaxConcurrency: d.Settings.MaxConcurrency,
+		})
 	}
 	return nil, nex.Errorf(nex.Unsupported, "this agent runs no functions of type %q", d.Type)
 }
+
+// memory is how many bytes an instance of a function may use.
+func memory(d guest.Deploy) int64 { return int64(d.Settings.FunctionMemoryMiB) << 20 }
 
 // startService starts an executable in a directory of its own, under its
 // workload's name.
@@ -55,5 +78,6 @@ func startService(d guest.Deploy, path string, log runtime.Log) (runtime.Service
 	}
 	return native.Start(native.Options{
 		Path: named, Dir: home, Args: d.Argv, Env: d.Environment, Static: d.Static, Log: log,
+		Grace: d.Settings.StopGrace(),
 	})
 }

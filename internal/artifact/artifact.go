@@ -18,12 +18,15 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"nex"
 )
 
 // Ref names an object in a JetStream Object Store.
 type Ref struct {
 	Bucket, Key string
 	Domain      string // JetStream domain, "" for none
+	SHA256      string // what the object must be, in lowercase hex, "" for anything
 }
 
 func (r Ref) String() string { return "nats://" + r.Bucket + "/" + r.Key }
@@ -78,12 +81,16 @@ func NewCache(dir string, maxBytes int64, source Source) (*Cache, error) {
 	return &Cache{dir: dir, maxBytes: maxBytes, source: source}, nil
 }
 
-// Fetch returns the artifact r names now, from disk if it is there. allow is
-// asked with the announced size before anything is downloaded, and again with
-// the real one if that is larger; its error ends the fetch.
+// Fetch returns the artifact r names now, from disk if it is there. Its digest
+// and size are checked before anything is downloaded, and again with what
+// really came: allow is asked with the announced size, and with the real one
+// if that is larger; its error ends the fetch.
 func (c *Cache) Fetch(ctx context.Context, r Ref, allow func(size int64) error) (Artifact, error) {
 	info, err := c.source.Stat(ctx, r)
 	if err != nil {
+		return Artifact{}, err
+	}
+	if err := r.check(info.SHA256); info.SHA256 != "" && err != nil {
 		return Artifact{}, err
 	}
 	if err := allow(info.Size); err != nil {
@@ -97,7 +104,21 @@ func (c *Cache) Fetch(ctx context.Context, r Ref, allow func(size int64) error) 
 		return Artifact{}, err
 	}
 	a, err := c.store(body, info.Size, allow)
-	return a, errors.Join(err, body.Close())
+	if err == nil {
+		err = r.check(a.SHA256)
+	}
+	if err = errors.Join(err, body.Close()); err != nil {
+		return Artifact{}, err
+	}
+	return a, nil
+}
+
+// check reports whether r may have this digest.
+func (r Ref) check(sha256 string) error {
+	if r.SHA256 == "" || r.SHA256 == sha256 {
+		return nil
+	}
+	return nex.Errorf(nex.Unauthorized, "artifact %s has SHA-256 %s, but the claim says %s", r, sha256, r.SHA256)
 }
 
 // Find returns an artifact that is in the cache already.

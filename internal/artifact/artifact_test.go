@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"nex"
 	"nex/internal/artifact"
 	"nex/internal/nextest"
 )
@@ -213,6 +214,35 @@ func TestSizeIsRefusedBeforeDownload(t *testing.T) {
 	fetch(t, c, "k")
 	if _, err := c.Fetch(t.Context(), artifact.Ref{Key: "k"}, func(int64) error { return tooLarge }); !errors.Is(err, tooLarge) {
 		t.Errorf("what is on disk is not refused: %v", err)
+	}
+}
+
+// TestDigestThatIsWanted is checked by what the source says, before the
+// download, and by what came.
+func TestDigestThatIsWanted(t *testing.T) {
+	silent, liar := honest("hello"), honest("hello")
+	silent.info.SHA256, liar.info.SHA256 = "", digest("good bye")
+	s := &source{objects: map[string]object{"honest": honest("hello"), "silent": silent, "liar": liar}}
+	c, _ := newCache(t, plenty, s)
+	for _, want := range []struct {
+		key, digest string
+		opened      int
+		ok          bool
+	}{
+		{"honest", digest("good bye"), 0, false},
+		{"silent", digest("good bye"), 1, false},
+		{"liar", digest("good bye"), 2, false},
+		{"liar", digest("hello"), 2, false},
+		{"silent", digest("hello"), 3, true},
+		{"honest", digest("hello"), 3, true},
+	} {
+		a, err := c.Fetch(t.Context(), artifact.Ref{Key: want.key, SHA256: want.digest}, anySize)
+		if (err == nil) != want.ok || !want.ok && (nex.CodeOf(err) != nex.Unauthorized || a != (artifact.Artifact{})) {
+			t.Errorf("%s as %.8s: %+v, %v", want.key, want.digest, a, err)
+		}
+		if opened, _ := s.counts(); opened != want.opened {
+			t.Errorf("%s as %.8s: opened %d times, want %d", want.key, want.digest, opened, want.opened)
+		}
 	}
 }
 

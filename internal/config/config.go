@@ -18,25 +18,13 @@ import (
 	"nex"
 )
 
-// Sandbox is what a workload's machine is made of.
-type Sandbox string
-
-// The kinds of sandbox, from the strongest isolation to none.
-const (
-	SandboxMicroVM     Sandbox = "microvm"     // Firecracker where it runs, else QEMU
-	SandboxFirecracker Sandbox = "firecracker" // a Firecracker microVM, or nothing
-	SandboxQEMU        Sandbox = "qemu"        // a QEMU microVM, or nothing
-	SandboxOS          Sandbox = "os"          // a process behind namespaces, seccomp, Landlock and a cgroup
-	SandboxNone        Sandbox = "none"        // a plain child process: for development
-)
-
 // Config is a node's settings, complete and checked. It is a plain value:
 // whoever holds one may change its own copy.
 type Config struct {
 	// PoolSize is how many machines are kept ready; 0 starts them on demand.
 	PoolSize int
 	// Sandbox is what machines are made of.
-	Sandbox Sandbox
+	Sandbox nex.Sandbox
 	// Tags are the operator's labels of this node. Never nil.
 	Tags map[string]string
 	// WorkloadTypes are the types the node accepts: native, v8, wasm. Never empty.
@@ -48,15 +36,30 @@ type Config struct {
 	Limits Limits
 	// HandshakeTimeout is how long a started agent may take to say hello.
 	HandshakeTimeout time.Duration
-	// FunctionTimeout is how long one function call may take.
-	FunctionTimeout time.Duration
+	// Defaults are the settings of workloads that do not ask for others, and
+	// Ceilings the most that they may ask for.
+	Defaults, Ceilings nex.Settings
 	// ValidIssuers are the public nkeys whose workloads are taken; empty for any.
 	ValidIssuers []string
+	// AdminIssuers are the public nkeys that may put the node into lame duck
+	// mode; empty for anybody, without a signature.
+	AdminIssuers []string
+	// RequireDigest refuses requests whose claims do not bind the artifact.
+	RequireDigest bool
+	// RequireBoundClaims refuses claims without a [nex.Binding].
+	RequireBoundClaims bool
+	// ReplayWindow is how long a request is remembered whose claims do not
+	// expire.
+	ReplayWindow time.Duration
 	// AgentPath is the nex-agent binary; "" looks for it beside nex and in PATH.
 	AgentPath string
 	// StateDir is where the node keeps its identity and its records; "" is the
 	// node's default.
 	StateDir string
+	// PidFile holds the node's process id while it runs; "" for none.
+	PidFile string
+	// PublicServer is a NATS server to run in the node; nil for none.
+	PublicServer *PublicServer
 }
 
 // Limits bound what a node takes. 0 is unlimited.
@@ -81,12 +84,14 @@ func (w Warning) String() string { return fmt.Sprintf("%q %s", w.Key, w.Text) }
 func Default() Config {
 	return Config{
 		PoolSize:            1,
-		Sandbox:             SandboxMicroVM,
+		Sandbox:             nex.SandboxMicroVM,
 		Tags:                map[string]string{},
 		WorkloadTypes:       []nex.WorkloadType{nex.Native, nex.V8, nex.Wasm},
 		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$NEX.>", "_INBOX.>"},
 		HandshakeTimeout:    5 * time.Second,
-		FunctionTimeout:     4 * time.Second,
+		ReplayWindow:        time.Minute,
+		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000},
+		Ceilings:            nex.Settings{FunctionTimeoutMS: 600_000, FunctionMemoryMiB: 2048, MaxConcurrency: 1000, StopGraceMS: 600_000},
 	}
 }
 

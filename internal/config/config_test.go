@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,8 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
+	"nex"
 	"nex/internal/config"
 )
 
@@ -82,10 +83,21 @@ func differences(cfg config.Config) string {
 	got, usual := reflect.ValueOf(cfg), reflect.ValueOf(config.Default())
 	for i := range got.NumField() {
 		if !reflect.DeepEqual(got.Field(i).Interface(), usual.Field(i).Interface()) {
-			fmt.Fprintf(&b, "%s = %+v\n", got.Type().Field(i).Name, got.Field(i))
+			fmt.Fprintf(&b, "%s = %s\n", got.Type().Field(i).Name, shown(got.Field(i).Interface()))
 		}
 	}
 	return b.String()
+}
+
+// shown writes a value as text; settings as JSON, for they hold a pointer.
+func shown(v any) string {
+	if s, ok := v.(nex.Settings); ok {
+		data, err := json.Marshal(s)
+		if err == nil {
+			return string(data)
+		}
+	}
+	return fmt.Sprintf("%+v", v)
 }
 
 func TestUnknownKeyTextIsExact(t *testing.T) {
@@ -119,8 +131,8 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg, _, err := config.Load(path)
-	if err != nil || cfg.FunctionTimeout != 1500*time.Millisecond {
-		t.Errorf("got %v, %v; want 1.5s", cfg.FunctionTimeout, err)
+	if err != nil || cfg.Defaults.FunctionTimeoutMS != 1500 {
+		t.Errorf("got %v, %v; want 1500", cfg.Defaults.FunctionTimeoutMS, err)
 	}
 	if err := os.WriteFile(path, []byte(`{`), 0o600); err != nil {
 		t.Fatal(err)
@@ -191,7 +203,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		if cfg.PoolSize < 0 || cfg.Tags == nil || len(cfg.WorkloadTypes) == 0 || cfg.Sandbox == "" ||
-			cfg.HandshakeTimeout <= 0 || cfg.FunctionTimeout <= 0 {
+			cfg.HandshakeTimeout <= 0 || cfg.Defaults.FunctionTimeoutMS <= 0 {
 			t.Errorf("accepted %q as %+v", data, cfg)
 		}
 		for _, always := range config.Default().DenyTriggerSubjects {

@@ -14,7 +14,7 @@ import (
 // against each other.
 type draft struct {
 	Config
-	sandbox   *Sandbox
+	sandbox   *nex.Sandbox
 	noSandbox *bool
 }
 
@@ -34,29 +34,37 @@ func (d draft) finish() (Config, error) {
 	if cfg.PoolSize > MaxPool {
 		return Config{}, fmt.Errorf(`"machine_pool_size" is at most %d`, MaxPool)
 	}
-	for i, key := range d.ValidIssuers {
-		// The value stays out of the text: it may be a seed, given by mistake.
-		if !nkeys.IsValidPublicKey(key) || nkeys.IsValidPublicCurveKey(key) {
-			return Config{}, fmt.Errorf(`"valid_issuers[%d]" is not the public nkey of a signer, as "A…" of an account`, i)
-		}
+	if err := signers("valid_issuers", d.ValidIssuers); err != nil {
+		return Config{}, err
+	}
+	if err := signers("admin_issuers", d.AdminIssuers); err != nil {
+		return Config{}, err
 	}
 	return cfg, nil
 }
 
+// signers checks a list of public keys.
+func signers(name string, keys []string) error {
+	for i, key := range keys {
+		// The value stays out of the text: it may be a seed, given by mistake.
+		if !nkeys.IsValidPublicKey(key) || nkeys.IsValidPublicCurveKey(key) {
+			return fmt.Errorf(`"%s[%d]" is not the public nkey of a signer, as "A…" of an account`, name, i)
+		}
+	}
+	return nil
+}
+
 // chooseSandbox makes one of the two settings for the sandbox. Nil is not given.
-func chooseSandbox(kind *Sandbox, none *bool) (Sandbox, error) {
-	choices := []Sandbox{SandboxMicroVM, SandboxFirecracker, SandboxQEMU, SandboxOS, SandboxNone}
+func chooseSandbox(kind *nex.Sandbox, none *bool) (nex.Sandbox, error) {
 	switch {
-	case kind != nil && !slices.Contains(choices, *kind):
-		return "", fmt.Errorf(`"sandbox" cannot be %q; choose one of %s`, *kind, list(choices))
-	case kind != nil && none != nil && *none != (*kind == SandboxNone):
+	case kind != nil && none != nil && *none != (*kind == nex.SandboxNone):
 		return "", fmt.Errorf(`"sandbox": %q and "no_sandbox": %t contradict each other; keep one`, *kind, *none)
 	case kind != nil:
 		return *kind, nil
 	case none != nil && *none:
-		return SandboxNone, nil
+		return nex.SandboxNone, nil
 	}
-	return SandboxMicroVM, nil
+	return nex.SandboxMicroVM, nil
 }
 
 // knownTypes returns types, each once and by its present name; all known ones

@@ -24,6 +24,7 @@ type Kind string
 const (
 	Bool         Kind = "true or false"
 	Natural      Kind = "a whole number of at least 0"
+	Positive     Kind = "a whole number above 0"
 	Milliseconds Kind = "a whole number of milliseconds above 0"
 	Text         Kind = "a string"
 	Texts        Kind = "a list of strings"
@@ -90,16 +91,31 @@ func Keys() []Key {
 		{"valid_issuers", Texts, Works, "public nkeys whose workloads are taken (default any)", func(d *draft) any { return &d.ValidIssuers }},
 		{"requester_public_keys", Texts, Alias, "valid_issuers", nil},
 		{"deny_trigger_subjects", Texts, Works, "subjects that no trigger may overlap, besides $SYS.>, $JS.>, $NEX.>, _INBOX.>", func(d *draft) any { return &d.DenyTriggerSubjects }},
-		{"function_timeout_ms", Milliseconds, Works, "how long one function call may take (default 4000)", func(d *draft) any { return (*milliseconds)(&d.FunctionTimeout) }},
+		{"require_digest", Bool, Works, "refuse requests whose claims do not hold the artifact's SHA-256, as those of Nex 0.2.7 (default false)", func(d *draft) any { return &d.RequireDigest }},
+		{"require_bound_claims", Bool, Works, "refuse claims that are not for one request to this node, as those of Nex 0.2.7 (default false)", func(d *draft) any { return &d.RequireBoundClaims }},
+		{"replay_window_ms", Milliseconds, Works, "how long a request is remembered whose claims do not expire, so that it is not taken twice (default 60000)", func(d *draft) any { return (*milliseconds)(&d.ReplayWindow) }},
+		{"admin_issuers", Texts, Works, "public nkeys that may put the node into lame duck mode (default anybody who may publish there)", func(d *draft) any { return &d.AdminIssuers }},
 		{"node_limits.max_workloads", Natural, Works, "workloads at once (default 0, unlimited)", func(d *draft) any { return &d.Limits.MaxWorkloads }},
 		{"node_limits.max_total_bytes", Natural, Works, "artifact bytes of all workloads together (default 0, unlimited)", func(d *draft) any { return &d.Limits.MaxTotalBytes }},
 		{"node_limits.max_workload_bytes", Natural, Works, "artifact bytes of one workload (default 0, unlimited)", func(d *draft) any { return &d.Limits.MaxWorkloadBytes }},
 
+		// What workloads get that do not ask, and the most they may ask for
+		{"function_timeout_ms", Positive, Works, "how long one function call may take (default 4000)", func(d *draft) any { return &d.Defaults.FunctionTimeoutMS }},
+		{"function_memory_mib", Positive, Works, "memory of one instance of a function (default 128)", func(d *draft) any { return &d.Defaults.FunctionMemoryMiB }},
+		{"max_concurrency", Natural, Works, "calls of one function that run at once (default 0, as the engine likes)", func(d *draft) any { return &d.Defaults.MaxConcurrency }},
+		{"broadcast", Bool, Works, "every copy of a function answers every message (default false)", func(d *draft) any { return &d.Defaults.Broadcast }},
+		{"stop_grace_ms", Positive, Works, "how long a service may take to end before it is killed (default 10000)", func(d *draft) any { return &d.Defaults.StopGraceMS }},
+		{"ceilings.function_timeout_ms", Positive, Works, "(default 600000)", func(d *draft) any { return &d.Ceilings.FunctionTimeoutMS }},
+		{"ceilings.function_memory_mib", Positive, Works, "(default 2048)", func(d *draft) any { return &d.Ceilings.FunctionMemoryMiB }},
+		{"ceilings.max_concurrency", Positive, Works, "(default 1000)", func(d *draft) any { return &d.Ceilings.MaxConcurrency }},
+		{"ceilings.broadcast", Bool, Works, "false refuses functions with broadcast (default true)", func(d *draft) any { return &d.Ceilings.Broadcast }},
+		{"ceilings.stop_grace_ms", Positive, Works, "(default 600000)", func(d *draft) any { return &d.Ceilings.StopGraceMS }},
+
 		// The node itself
 		{"tags", TextMap, Works, "labels of this node; node_name is its name", func(d *draft) any { return &d.Tags }},
 		{"state_dir", Text, Works, "directory of the node's identity and records", func(d *draft) any { return &d.StateDir }},
-		{"pid_filepath", Text, Later, "file that holds the node's process id", nil},
-		{"public_nats_server", Free, Later, "options of a NATS server to start with the node", nil},
+		{"pid_filepath", Text, Works, "file that holds the node's process id while it runs (default none)", func(d *draft) any { return &d.PidFile }},
+		{"public_nats_server", Free, Works, "options of a NATS server to run in the node: server_name, addr (default 127.0.0.1), port (default 4222), jetstream, store_dir, and all others that nats-server has in JSON", func(d *draft) any { return &d.PublicServer }},
 		{"otlp_exporter_url", Text, Later, "host:port that traces are sent to", nil},
 		{"otel_metrics", Bool, Later, "collect metrics", nil},
 		{"otel_metrics_port", Natural, Later, "port of the metrics endpoint", nil},

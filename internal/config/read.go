@@ -127,6 +127,9 @@ func (k Kind) holds(raw json.RawMessage) bool {
 	case Natural:
 		n, err := strconv.ParseInt(string(raw), 10, 64)
 		return err == nil && n >= 0
+	case Positive:
+		n, err := strconv.ParseInt(string(raw), 10, 64)
+		return err == nil && n > 0 && n <= math.MaxInt32
 	case Milliseconds:
 		n, err := strconv.ParseInt(string(raw), 10, 64)
 		return err == nil && n > 0 && n <= math.MaxInt64/int64(time.Millisecond)

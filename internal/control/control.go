@@ -40,13 +40,13 @@ type Backend interface {
 	Deploy(ctx context.Context, namespace string, r nex.DeployRequest) (nex.DeployReply, error)
 	Stop(ctx context.Context, namespace string, r nex.StopRequest) (nex.StopReply, error)
 	Info(ctx context.Context, namespace string) (nex.InfoReply, error)
-	LameDuck(ctx context.Context) (nex.LameDuckReply, error)
+	LameDuck(ctx context.Context, r nex.LameDuckRequest) (nex.LameDuckReply, error)
 }
 
 // Directory answers questions put to all nodes; false means silence.
 type Directory interface {
 	Ping() nex.NodeInfo
-	Auction(r nex.AuctionRequest) (nex.NodeInfo, bool)
+	Auction(r nex.AuctionRequest) (nex.Bid, bool)
 	Workloads(namespace, idOrName string) (nex.NodeWorkloads, bool)
 }
 
@@ -90,9 +90,7 @@ func Listen(cfg Config) (*Server, error) {
 		{subject: nex.InfoSubject("*", id), replyType: nex.InfoReplyType, answer: func(ctx context.Context, m *nats.Msg) (any, error) {
 			return b.Info(ctx, namespace(m.Subject))
 		}},
-		{subject: nex.LameDuckSubject(id), replyType: nex.LameDuckReplyType, answer: func(ctx context.Context, _ *nats.Msg) (any, error) {
-			return b.LameDuck(ctx)
-		}},
+		{subject: nex.LameDuckSubject(id), replyType: nex.LameDuckReplyType, answer: s.lameDuck},
 		{subject: nex.DeploySubject("*", id), replyType: nex.DeployReplyType, answer: decoded("deploy", b.Deploy), slow: true},
 		{subject: nex.StopSubject("*", id), replyType: nex.StopReplyType, answer: decoded("stop", b.Stop), slow: true},
 	} {
@@ -291,10 +289,20 @@ func (s *Server) auction(_ context.Context, m *nats.Msg) (any, error) {
 	if json.Unmarshal(m.Data, &r) != nil {
 		r = nex.AuctionRequest{}
 	}
-	if info, ok := s.cfg.Directory.Auction(r); ok {
-		return info, nil
+	if bid, ok := s.cfg.Directory.Auction(r); ok {
+		return bid, nil
 	}
 	return nil, nil
+}
+
+// lameDuck takes any body, as Nex 0.2.7 does: one that cannot be read is a
+// request without a signature.
+func (s *Server) lameDuck(ctx context.Context, m *nats.Msg) (any, error) {
+	var r nex.LameDuckRequest
+	if json.Unmarshal(m.Data, &r) != nil {
+		r = nex.LameDuckRequest{}
+	}
+	return s.cfg.Backend.LameDuck(ctx, r)
 }
 
 // workloads answers $NEX.WPING.{namespace}[.{id or name}] if anything matches.

@@ -33,7 +33,7 @@ type backend struct {
 	deploy   func(context.Context, string, nex.DeployRequest) (nex.DeployReply, error)
 	stop     func(context.Context, string, nex.StopRequest) (nex.StopReply, error)
 	info     func(context.Context, string) (nex.InfoReply, error)
-	lameDuck func(context.Context) (nex.LameDuckReply, error)
+	lameDuck func(context.Context, nex.LameDuckRequest) (nex.LameDuckReply, error)
 }
 
 func (b backend) Deploy(ctx context.Context, ns string, r nex.DeployRequest) (nex.DeployReply, error) {
@@ -46,18 +46,20 @@ func (b backend) Stop(ctx context.Context, ns string, r nex.StopRequest) (nex.St
 
 func (b backend) Info(ctx context.Context, ns string) (nex.InfoReply, error) { return b.info(ctx, ns) }
 
-func (b backend) LameDuck(ctx context.Context) (nex.LameDuckReply, error) { return b.lameDuck(ctx) }
+func (b backend) LameDuck(ctx context.Context, r nex.LameDuckRequest) (nex.LameDuckReply, error) {
+	return b.lameDuck(ctx, r)
+}
 
 // directory is a Directory whose methods a test sets.
 type directory struct {
 	ping      func() nex.NodeInfo
-	auction   func(nex.AuctionRequest) (nex.NodeInfo, bool)
+	auction   func(nex.AuctionRequest) (nex.Bid, bool)
 	workloads func(ns, idOrName string) (nex.NodeWorkloads, bool)
 }
 
 func (d directory) Ping() nex.NodeInfo { return d.ping() }
 
-func (d directory) Auction(r nex.AuctionRequest) (nex.NodeInfo, bool) { return d.auction(r) }
+func (d directory) Auction(r nex.AuctionRequest) (nex.Bid, bool) { return d.auction(r) }
 
 func (d directory) Workloads(ns, idOrName string) (nex.NodeWorkloads, bool) {
 	return d.workloads(ns, idOrName)
@@ -73,12 +75,12 @@ func idle() (backend, directory) {
 				return nex.StopReply{Stopped: true, ID: "w1"}, nil
 			},
 			info: func(context.Context, string) (nex.InfoReply, error) { return nex.InfoReply{Version: "1"}, nil },
-			lameDuck: func(context.Context) (nex.LameDuckReply, error) {
+			lameDuck: func(context.Context, nex.LameDuckRequest) (nex.LameDuckReply, error) {
 				return nex.LameDuckReply{NodeID: id, Success: true}, nil
 			},
 		}, directory{
 			ping:    func() nex.NodeInfo { return nex.NodeInfo{NodeID: id} },
-			auction: func(nex.AuctionRequest) (nex.NodeInfo, bool) { return nex.NodeInfo{NodeID: id}, true },
+			auction: func(nex.AuctionRequest) (nex.Bid, bool) { return nex.Bid{NodeInfo: nex.NodeInfo{NodeID: id}}, true },
 			workloads: func(string, string) (nex.NodeWorkloads, bool) {
 				return nex.NodeWorkloads{NodeID: id, RunningMachines: []nex.WorkloadName{}}, true
 			},
@@ -204,10 +206,13 @@ func TestEverySubjectReachesItsMethod(t *testing.T) {
 			call("info %s", ns)
 			return b.Info(ctx, ns)
 		},
-		lameDuck: func(ctx context.Context) (nex.LameDuckReply, error) { call("lameduck"); return b.LameDuck(ctx) },
+		lameDuck: func(ctx context.Context, r nex.LameDuckRequest) (nex.LameDuckReply, error) {
+			call("lameduck %s", r.AdminJWT)
+			return b.LameDuck(ctx, r)
+		},
 	}, directory{
 		ping:    func() nex.NodeInfo { call("ping"); return d.ping() },
-		auction: func(r nex.AuctionRequest) (nex.NodeInfo, bool) { call("auction %s", r.Arch); return d.auction(r) },
+		auction: func(r nex.AuctionRequest) (nex.Bid, bool) { call("auction %s", r.Arch); return d.auction(r) },
 		workloads: func(ns, idOrName string) (nex.NodeWorkloads, bool) {
 			call("workloads %s %q", ns, idOrName)
 			return d.workloads(ns, idOrName)
@@ -225,7 +230,7 @@ func TestEverySubjectReachesItsMethod(t *testing.T) {
 		{"$NEX.DEPLOY.ns." + id, `{"type":"v8","location":{"Host":"B","Path":"/key"}}`, "deploy ns v8 B/key", deployed},
 		{"$NEX.DEPLOY.other." + id, `{"type":"wasm","location":"nats://B/key"}`, "deploy other wasm B/key", deployed},
 		{"$NEX.STOP.ns." + id, `{"workload_id":"w1"}`, "stop ns w1", `{"type":"io.nats.nex.v1.stop_response","data":{"stopped":true,"id":"w1","issuer":"","name":""}}`},
-		{"$NEX.LAMEDUCK." + id, "", "lameduck", `{"type":"io.nats.nex.v1.lameduck_response","data":{"node_id":"` + id + `","success":true}}`},
+		{"$NEX.LAMEDUCK." + id, "", "lameduck ", `{"type":"io.nats.nex.v1.lameduck_response","data":{"node_id":"` + id + `","success":true}}`},
 	} {
 		calls = nil
 		want(t, c.subject, n.ask(c.subject, c.body), c.reply)
@@ -244,7 +249,7 @@ func TestFailuresAreRepliesWithACode(t *testing.T) {
 		},
 		stop:     func(context.Context, string, nex.StopRequest) (nex.StopReply, error) { return nex.StopReply{}, err },
 		info:     func(context.Context, string) (nex.InfoReply, error) { return nex.InfoReply{}, err },
-		lameDuck: func(context.Context) (nex.LameDuckReply, error) { return nex.LameDuckReply{}, err },
+		lameDuck: func(context.Context, nex.LameDuckRequest) (nex.LameDuckReply, error) { return nex.LameDuckReply{}, err },
 	}
 	_, d := idle()
 	n := listen(t, b, d)
@@ -288,13 +293,15 @@ func TestGoldenReplies(t *testing.T) {
 		stop: func(context.Context, string, nex.StopRequest) (nex.StopReply, error) {
 			return play[nex.StopReply](t, reply)
 		},
-		info:     func(context.Context, string) (nex.InfoReply, error) { return play[nex.InfoReply](t, reply) },
-		lameDuck: func(context.Context) (nex.LameDuckReply, error) { return play[nex.LameDuckReply](t, reply) },
+		info: func(context.Context, string) (nex.InfoReply, error) { return play[nex.InfoReply](t, reply) },
+		lameDuck: func(context.Context, nex.LameDuckRequest) (nex.LameDuckReply, error) {
+			return play[nex.LameDuckReply](t, reply)
+		},
 	}, directory{
 		ping: func() nex.NodeInfo { info, _ := play[nex.NodeInfo](t, reply); return info },
-		auction: func(nex.AuctionRequest) (nex.NodeInfo, bool) {
-			info, _ := play[nex.NodeInfo](t, reply)
-			return info, reply.Type != ""
+		auction: func(nex.AuctionRequest) (nex.Bid, bool) {
+			bid, _ := play[nex.Bid](t, reply)
+			return bid, reply.Type != ""
 		},
 		workloads: func(string, string) (nex.NodeWorkloads, bool) {
 			w, _ := play[nex.NodeWorkloads](t, reply)

@@ -82,7 +82,7 @@ func TestAuctionOfAnythingAsksForNothing(t *testing.T) {
 	asked := make(chan nex.AuctionRequest, 1)
 	b, d := idle()
 	auction := d.auction
-	d.auction = func(r nex.AuctionRequest) (nex.NodeInfo, bool) { asked <- r; return auction(r) }
+	d.auction = func(r nex.AuctionRequest) (nex.Bid, bool) { asked <- r; return auction(r) }
 	n := listen(t, b, d)
 	for _, body := range []string{"", "null", "garbage", "[]", `{"arch":"arm64","os":5}`} {
 		n.ask("$NEX.AUCTION", body)
@@ -95,7 +95,7 @@ func TestAuctionOfAnythingAsksForNothing(t *testing.T) {
 // TestSilence: only those who have something to say answer.
 func TestSilence(t *testing.T) {
 	b, d := idle()
-	d.auction = func(nex.AuctionRequest) (nex.NodeInfo, bool) { return nex.NodeInfo{}, false }
+	d.auction = func(nex.AuctionRequest) (nex.Bid, bool) { return nex.Bid{}, false }
 	workloads := d.workloads
 	d.workloads = func(ns, idOrName string) (nex.NodeWorkloads, bool) {
 		if ns != "ns" {
@@ -151,7 +151,9 @@ func TestOverlongReplyBecomesAnError(t *testing.T) {
 	b, d := idle()
 	long := strings.Repeat("x", 2<<20)
 	b.info = func(context.Context, string) (nex.InfoReply, error) { return nex.InfoReply{Version: long}, nil }
-	b.lameDuck = func(context.Context) (nex.LameDuckReply, error) { return nex.LameDuckReply{}, errors.New(long) }
+	b.lameDuck = func(context.Context, nex.LameDuckRequest) (nex.LameDuckReply, error) {
+		return nex.LameDuckReply{}, errors.New(long)
+	}
 	n := listen(t, b, d)
 	for _, subject := range []string{"$NEX.INFO.ns." + id, "$NEX.LAMEDUCK." + id} {
 		reply := n.ask(subject, "")

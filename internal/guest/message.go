@@ -46,6 +46,7 @@ type Deploy struct {
 	Argv        []string          `json:"argv,omitempty"`
 	Environment map[string]string `json:"environment,omitempty"`
 	Static      bool              `json:"static,omitempty"` // refuse dynamically linked executables
+	Settings    nex.Settings      `json:"settings"`         // complete
 }
 
 // Trigger is one message for a function.

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"fmt"
 	"path"
 	"regexp"
 	"slices"
@@ -9,19 +8,16 @@ import (
 
 	"nex"
 	"nex/internal/artifact"
-	"nex/internal/config"
 	"nex/internal/workload"
 )
-
-// maxFunctionTimeout is the longest timeout of a function call that a request
-// may ask for.
-const maxFunctionTimeout = 10 * time.Minute
 
 // candidate is a deploy request on its way to become a Spec.
 type candidate struct {
 	namespace string
 	request   nex.DeployRequest
 	now       time.Time
+	claims    nex.Claims
+	claimsErr error // why there are no claims
 	spec      workload.Spec
 }
 
@@ -34,27 +30,33 @@ type check struct {
 // fileName is what is shown of a source name; others are ignored.
 var fileName = regexp.MustCompile(`^[\w@+-][\w@+. -]{0,99}$`)
 
-// checks are all conditions a deploy request must meet, in the order in which
-// Nex 0.2.7 refuses. Limits on count and size are reserved by the workload
-// manager, before and while it fetches.
+// checks are all conditions a deploy request must meet, in this order. Before
+// them the node has set a place aside under its limit of workloads; after them
+// the workload manager holds the artifact's size against the limits, before it
+// is downloaded.
 var checks = []check{
 	{"lame duck", (*node).checkLameDuck},
 	{"namespace", (*node).checkNamespace},
 	{"type", (*node).checkType},
+	{"issuer", (*node).checkIssuer},
+	{"claims", (*node).checkClaims},
+	{"name", (*node).checkName},
 	{"triggers", (*node).checkTriggers},
 	{"environment", (*node).checkEnvironment},
-	{"claims", (*node).checkClaims},
-	{"issuer", (*node).checkIssuer},
 	{"location", (*node).checkLocation},
+	{"digest", (*node).checkDigest},
 	{"settings", (*node).checkSettings},
+	{"replay", (*node).checkReplay},
 }
 
 // admit decides whether a workload may run here and says what will run.
 func (n *node) admit(namespace string, r nex.DeployRequest) (workload.Spec, error) {
-	c := &candidate{namespace: namespace, request: r, now: time.Now()}
+	c := &candidate{namespace: namespace, request: r, now: n.now()}
+	c.claims, c.claimsErr = nex.DecodeClaims(r.WorkloadJWT)
 	c.spec = workload.Spec{
-		Namespace: namespace, Description: r.Description, Argv: r.Argv, Essential: r.Essential,
-		Static: n.cfg.Settings.Sandbox != config.SandboxNone,
+		Namespace: namespace, Name: c.claims.Name, Claims: c.claims,
+		Description: r.Description, Argv: r.Argv, Essential: r.Essential,
+		Static: n.cfg.Settings.Sandbox != nex.SandboxNone,
 	}
 	for _, check := range checks {
 		if err := check.test(n, c); err != nil {
@@ -80,14 +82,63 @@ func (n *node) checkNamespace(c *candidate) error {
 }
 
 func (n *node) checkType(c *candidate) error {
-	t := c.request.Type
-	if t == "elf" { // the name up to Nex 0.2.3
-		t = nex.Native
-	}
-	if !slices.Contains(n.cfg.Settings.WorkloadTypes, t) {
+	t, ok := n.supports(c.request.Type)
+	if !ok {
 		return nex.Errorf(nex.Unsupported, "Unsupported workload type on this node: %s", c.request.Type)
 	}
 	c.spec.Type = t
+	return nil
+}
+
+// supports returns the present name of a type this node takes.
+func (n *node) supports(t nex.WorkloadType) (nex.WorkloadType, bool) {
+	if t == "elf" { // the name up to Nex 0.2.3
+		t = nex.Native
+	}
+	return t, slices.Contains(n.cfg.Settings.WorkloadTypes, t)
+}
+
+// checkIssuer goes before the claims are looked at any closer; without claims
+// there is no issuer, which [node.checkClaims] says.
+func (n *node) checkIssuer(c *candidate) error {
+	valid := n.cfg.Settings.ValidIssuers
+	if c.claimsErr == nil && len(valid) > 0 && !slices.Contains(valid, c.claims.Issuer) {
+		return nex.Errorf(nex.Unauthorized, "invalid workload issuer: %s", c.claims.Issuer)
+	}
+	return nil
+}
+
+func (n *node) checkClaims(c *candidate) error {
+	refuse := func(why any) error { return nex.Errorf(nex.Unauthorized, "Invalid deploy request: %v", why) }
+	if c.claimsErr != nil {
+		return refuse(c.claimsErr)
+	}
+	if !c.claims.ValidAt(c.now) {
+		return refuse("standard claims within JWT are not valid")
+	}
+	if err := c.claims.Allow(nex.ForDeploy, c.namespace, n.identity.id); err != nil {
+		return refuse(err)
+	}
+	if !c.claims.Bound() {
+		if n.cfg.Settings.RequireBoundClaims {
+			return refuse("this node takes only claims that are bound to one request (require_bound_claims)")
+		}
+		return nil
+	}
+	fingerprint, err := c.request.Fingerprint()
+	if err != nil {
+		return refuse(err)
+	}
+	if fingerprint != c.claims.Request {
+		return refuse("the request was changed after its claims were signed")
+	}
+	return nil
+}
+
+func (n *node) checkName(c *candidate) error {
+	if !nex.ValidName(c.claims.Name) {
+		return nex.Errorf(nex.Invalid, "Invalid deploy request: workload name claim ('%s') does not match requirements (%s)", c.claims.Name, nex.NamePattern)
+	}
 	return nil
 }
 
@@ -124,30 +175,6 @@ func (n *node) checkEnvironment(c *candidate) error {
 	return nil
 }
 
-func (n *node) checkClaims(c *candidate) error {
-	claims, err := nex.DecodeClaims(c.request.WorkloadJWT)
-	switch {
-	case err != nil:
-		return nex.Errorf(nex.Unauthorized, "Invalid deploy request: %v", err)
-	case !nex.ValidName(claims.Name):
-		return nex.Errorf(nex.Invalid, "Invalid deploy request: workload name claim ('%s') does not match requirements (%s)", claims.Name, nex.NamePattern)
-	case !claims.ValidAt(c.now):
-		return nex.Errorf(nex.Unauthorized, "Invalid deploy request: standard claims within JWT are not valid")
-	case claims.Stops != "":
-		return nex.Errorf(nex.Unauthorized, "Invalid deploy request: the claims are those of a stop request")
-	}
-	c.spec.Claims, c.spec.Name = claims, claims.Name
-	return nil
-}
-
-func (n *node) checkIssuer(c *candidate) error {
-	valid := n.cfg.Settings.ValidIssuers
-	if len(valid) > 0 && !slices.Contains(valid, c.spec.Claims.Issuer) {
-		return nex.Errorf(nex.Unauthorized, "invalid workload issuer: %s", c.spec.Claims.Issuer)
-	}
-	return nil
-}
-
 func (n *node) checkLocation(c *candidate) error {
 	l := c.request.Location
 	if l.Bucket() == "" || l.Key() == "" {
@@ -161,6 +188,15 @@ func (n *node) checkLocation(c *candidate) error {
 	return nil
 }
 
+// checkDigest notes which artifact the claims allow.
+func (n *node) checkDigest(c *candidate) error {
+	c.spec.Artifact.SHA256 = c.claims.Digest()
+	if c.spec.Artifact.SHA256 == "" && n.cfg.Settings.RequireDigest {
+		return nex.Errorf(nex.Unauthorized, "Invalid deploy request: the claims do not hold the SHA-256 of the artifact (require_digest)")
+	}
+	return nil
+}
+
 func (n *node) checkSettings(c *candidate) error {
 	if c.request.Essential && c.spec.Type.IsFunction() {
 		return nex.Errorf(nex.Invalid, "Failed to deploy workload: workload rejected by agent: essential flag is not supported for workload type")
@@ -168,38 +204,28 @@ func (n *node) checkSettings(c *candidate) error {
 	if c.request.TriggerConnection != nil {
 		return nex.Errorf(nex.Unsupported, "this node does not connect elsewhere for triggers (trigger_connection)")
 	}
-	c.spec.Timeout = n.cfg.Settings.FunctionTimeout
-	if ms := c.request.FunctionTimeoutMS; ms != 0 {
-		c.spec.Timeout = time.Duration(ms) * time.Millisecond
+	if have := n.cfg.Settings.Sandbox; !have.AtLeast(c.request.Sandbox) {
+		return nex.Errorf(nex.Unsupported, "the workload wants a sandbox of at least %q, this node has %q", c.request.Sandbox, have)
 	}
-	if c.spec.Timeout <= 0 || c.spec.Timeout > maxFunctionTimeout {
-		return nex.Errorf(nex.Invalid, "function_timeout_ms must be 1 to %d", maxFunctionTimeout.Milliseconds())
+	var err error
+	c.spec.Settings, err = c.request.Settings.For(c.spec.Type, n.cfg.Settings.Defaults, n.cfg.Settings.Ceilings)
+	return err
+}
+
+// checkReplay takes the same request once.
+func (n *node) checkReplay(c *candidate) error {
+	key := keyOf(c.request.WorkloadJWT, c.request.Environment)
+	if err := n.replays.once(key, c.claims.Issuer, n.rememberUntil(c.claims, c.now)); err != nil {
+		return nex.Errorf(nex.CodeOf(err), "Invalid deploy request: %v", err)
 	}
 	return nil
 }
 
-// checkStop decides whether claims may end a workload.
-func checkStop(token string, s workload.Summary, now time.Time) error {
-	claims, err := nex.DecodeClaims(token)
-	if err != nil {
-		return nex.Errorf(nex.Unauthorized, "Invalid stop request: %v", err)
+// rememberUntil is when a request can no longer come again with these claims,
+// or need no longer be told from one that is meant.
+func (n *node) rememberUntil(c nex.Claims, now time.Time) time.Time {
+	if c.Expires.IsZero() {
+		return now.Add(n.cfg.Settings.ReplayWindow)
 	}
-	refuse := func(why string) error { return nex.Errorf(nex.Unauthorized, "Invalid stop request: %s", why) }
-	start := s.Spec.Claims
-	// Claims with a digest come from some deploy request; those that name what
-	// they stop do not. Nex 0.2.7 told them apart by time alone.
-	if claims.Hash != "" || claims.Stops == "" && (claims.ID == start.ID || claims.IssuedAt.Equal(start.IssuedAt)) {
-		return refuse("stop claims appear to be cloned or captured from the original start claims. Rejecting for security reasons")
-	}
-	switch {
-	case !claims.ValidAt(now):
-		return refuse("standard claims within JWT are not valid")
-	case claims.Stops != "" && claims.Stops != s.ID:
-		return refuse(fmt.Sprintf("stop claims are for workload %s", claims.Stops))
-	case claims.Name != start.Name:
-		return refuse("stop claims subject does not match original start claims subject")
-	case claims.Issuer != start.Issuer:
-		return refuse("the only entity allowed to terminate a workload is the issuer that originally started it")
-	}
-	return nil
+	return c.Expires
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"nex"
-	"nex/internal/config"
 	"nex/internal/control"
 	"nex/internal/workload"
 )
@@ -45,7 +44,8 @@ func (n *node) Stop(ctx context.Context, namespace string, r nex.StopRequest) (n
 	if !ok {
 		return nex.StopReply{}, nex.Errorf(nex.NotFound, "No such workload")
 	}
-	if err := checkStop(r.WorkloadJWT, s, time.Now()); err != nil {
+	if err := n.admitStop(r, s); err != nil {
+		n.log.Info("Stop refused", "namespace", namespace, "id", s.ID, "error", err)
 		return nex.StopReply{}, err
 	}
 	if err := n.workloads.Stop(ctx, s.ID); err != nil {
@@ -82,7 +82,11 @@ func summary(s workload.Summary) nex.MachineSummary {
 }
 
 // LameDuck makes the node take no new work. Only the first call has effects.
-func (n *node) LameDuck(context.Context) (nex.LameDuckReply, error) {
+func (n *node) LameDuck(_ context.Context, r nex.LameDuckRequest) (nex.LameDuckReply, error) {
+	if err := n.admitLameDuck(r); err != nil {
+		n.log.Warn("Lame duck mode refused", "error", err)
+		return nex.LameDuckReply{}, err
+	}
 	if n.lameDuck.CompareAndSwap(false, true) {
 		n.workloads.EndRestarts()
 		n.log.Warn("Node entered lame duck mode")
@@ -99,44 +103,15 @@ func (n *node) Ping() nex.NodeInfo {
 	}
 }
 
-// Auction answers if the node can take what is asked for: one that is full or
-// in lame duck mode stays silent.
-func (n *node) Auction(r nex.AuctionRequest) (nex.NodeInfo, bool) {
-	info := n.Ping()
-	if n.lameDuck.Load() || n.full(info.RunningMachines) || !n.offers(r, info.Tags) {
-		return nex.NodeInfo{}, false
+// Auction bids if the node would take what is asked for; else it says why not
+// if it is asked to, or stays silent.
+func (n *node) Auction(r nex.AuctionRequest) (nex.Bid, bool) {
+	bid := nex.Bid{NodeInfo: n.Ping()}
+	refusals := n.refusals(r, bid.NodeInfo)
+	if r.Explain {
+		bid.Refusals = refusals
 	}
-	return info, true
-}
-
-func (n *node) full(workloads int) bool {
-	limit := n.cfg.Settings.Limits.MaxWorkloads
-	return limit > 0 && workloads >= limit
-}
-
-func (n *node) offers(r nex.AuctionRequest, tags map[string]string) bool {
-	sandboxed := n.cfg.Settings.Sandbox != config.SandboxNone
-	if r.Arch != "" && !strings.EqualFold(r.Arch, tags[tagArch]) ||
-		r.OS != "" && !strings.EqualFold(r.OS, tags[tagOS]) ||
-		r.Sandboxed != nil && *r.Sandboxed != sandboxed {
-		return false
-	}
-	for key, want := range r.Tags {
-		if got, ok := tags[key]; !ok || !strings.EqualFold(got, want) {
-			return false
-		}
-	}
-	for _, t := range r.WorkloadTypes {
-		if !n.supports(t) {
-			return false
-		}
-	}
-	return true
-}
-
-func (n *node) supports(t nex.WorkloadType) bool {
-	c := &candidate{request: nex.DeployRequest{Type: t}}
-	return n.checkType(c) == nil
+	return bid, r.Explain || len(refusals) == 0
 }
 
 // Workloads lists what matches: the namespace in any case, the id exactly or
@@ -162,7 +137,7 @@ func (n *node) uptime() string { return nex.FormatUptime(time.Since(n.started)) 
 func (n *node) tags() map[string]string {
 	t := maps.Clone(n.fixedTags)
 	if n.lameDuck.Load() {
-		t[tagLameDuck] = "true"
+		t[nex.TagLameDuck] = "true"
 	}
 	return t
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/url"
@@ -47,17 +48,6 @@ const (
 	bufferWhileAway = 8 << 20
 )
 
-// Tags every node sets.
-const (
-	tagName     = "node_name"
-	tagOS       = "nex.os"
-	tagArch     = "nex.arch"
-	tagCPUs     = "nex.cpucount"
-	tagUnsafe   = "nex.unsafe"
-	tagSandbox  = "nex.sandbox"
-	tagLameDuck = "nex.lameduck"
-)
-
 // Config says what node to run.
 type Config struct {
 	Settings config.Config
@@ -65,10 +55,16 @@ type Config struct {
 	Version  string // of this build
 	StateDir string // made if it is not there
 
-	Server  string        // NATS URL, or several separated by commas
+	Server  string        // NATS URL, or several separated by commas; "" for the public server in Settings
 	Options []nats.Option // who to connect as
 
 	Log *slog.Logger
+	// SystemLog makes the logger whose lines are published on NATS, each with
+	// one Write; it gets all of the node's log but what is about the
+	// connection. Nil publishes nothing.
+	SystemLog func(stdout, stderr io.Writer) *slog.Logger
+	// Now is the clock that claims are held against; nil is the system's.
+	Now func() time.Time
 	// Ready is called once when the node first takes requests; may be nil.
 	Ready func(nex.NodeInfo)
 }
@@ -82,6 +78,8 @@ type node struct {
 	log       *slog.Logger
 	reporter  *reporter
 	workloads *workload.Manager
+	now       func() time.Time
+	replays   *replays
 	lameDuck  atomic.Bool
 	announced bool // of Run's goroutine
 }
@@ -94,27 +92,53 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, state.close()) }()
+	pid, err := writePid(cfg.Settings.PidFile)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pid.remove()) }()
+	stopServer, err := startPublicServer(&cfg, state.server())
+	if err != nil {
+		return err
+	}
+	defer stopServer()
+	return serve(ctx, cfg, state)
+}
+
+// serve runs a node that has its state directory for itself.
+func serve(ctx context.Context, cfg Config, state *state) (err error) {
 	id, err := state.identity()
 	if err != nil {
 		return err
 	}
+	local := cfg // its log is not published
+	system := newSystemLog(&cfg)
 	launcher, err := newLauncher(cfg, state.machines())
 	if err != nil {
 		return err
 	}
-	nc, connected, err := connect(cfg, id.id)
+	nc, connected, err := connect(local, id.id)
 	if err != nil {
 		return err
 	}
-	defer drain(nc, cfg.Log)
+	defer drain(nc, local.Log)
+	publishing := system.publish(nc, id.id, connected, local.Log)
+	defer publishing.stop()
 	cache, err := artifact.NewCache(state.artifacts(), cacheBytes, artifact.ObjectStore{Conn: nc})
 	if err != nil {
 		return err
 	}
 	n := &node{
-		cfg: cfg, identity: id, started: time.Now(), fixedTags: tagsOf(cfg.Settings, id.id),
+		cfg: cfg, identity: id, started: time.Now(), now: cfg.Now, fixedTags: tagsOf(cfg.Settings, id.id),
 		log: cfg.Log, reporter: newReporter(nc, id.id, cfg.Log),
 	}
+	if n.now == nil {
+		n.now = time.Now
+	}
+	if n.replays, err = openReplays(state.replays(), n.now); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.replays.close()) }()
 	reporting := runUntilStopped(n.reporter.run)
 	defer n.sayStopped()
 	defer reporting.stop()
@@ -210,7 +234,7 @@ func (g guests) Take(ctx context.Context) (workload.Guest, error) {
 
 // newLauncher makes the launcher for the configured sandbox.
 func newLauncher(cfg Config, dir string) (machine.Launcher, error) {
-	if s := cfg.Settings.Sandbox; s != config.SandboxNone {
+	if s := cfg.Settings.Sandbox; s != nex.SandboxNone {
 		return nil, nex.Errorf(nex.Unsupported, "sandbox %q is not available in this build: set \"no_sandbox\": true (workloads then run as plain processes of this user)", s)
 	}
 	agent, err := machine.FindAgent(cfg.Settings.AgentPath)
@@ -295,13 +319,13 @@ func drain(nc *nats.Conn, log *slog.Logger) {
 // tagsOf are the configured tags and those every node has.
 func tagsOf(s config.Config, id string) map[string]string {
 	t := maps.Clone(s.Tags)
-	if t[tagName] == "" {
-		t[tagName] = defaultName(id)
+	if t[nex.TagName] == "" {
+		t[nex.TagName] = defaultName(id)
 	}
-	t[tagOS], t[tagArch], t[tagCPUs] = runtime.GOOS, runtime.GOARCH, strconv.Itoa(runtime.NumCPU())
-	t[tagSandbox] = string(s.Sandbox)
-	if s.Sandbox == config.SandboxNone {
-		t[tagUnsafe] = "true"
+	t[nex.TagOS], t[nex.TagArch], t[nex.TagCPUs] = runtime.GOOS, runtime.GOARCH, strconv.Itoa(runtime.NumCPU())
+	t[nex.TagSandbox] = string(s.Sandbox)
+	if s.Sandbox == nex.SandboxNone {
+		t[nex.TagUnsafe] = "true"
 	}
 	return t
 }

@@ -45,7 +45,7 @@ type rig struct {
 
 func settings(t *testing.T) config.Config {
 	s := config.Default()
-	s.Sandbox, s.AgentPath = config.SandboxNone, nextest.AgentPath(t)
+	s.Sandbox, s.AgentPath = nex.SandboxNone, nextest.AgentPath(t)
 	s.HandshakeTimeout = nextest.Patience
 	return s
 }
@@ -78,13 +78,13 @@ func newRigOn(t *testing.T, srv *server.Server, s config.Config) *rig {
 
 // runNode runs a node until end or the end of the test, whichever is first,
 // and checks that nothing is left then.
-func runNode(t *testing.T, url, dir string, s config.Config) (info nex.NodeInfo, end func()) {
+func runNode(t *testing.T, url, dir string, s config.Config, options ...nats.Option) (info nex.NodeInfo, end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan nex.NodeInfo, 1), make(chan error, 1)
 	go func() {
 		done <- node.Run(ctx, node.Config{
-			Settings: s, Nexus: "test", Version: "test", StateDir: dir, Server: url,
+			Settings: s, Nexus: "test", Version: "test", StateDir: dir, Server: url, Options: options,
 			Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Ready: func(n nex.NodeInfo) { ready <- n },
 		})
 	}()
@@ -143,9 +143,13 @@ func (r *rig) upload(t *testing.T, name string, typ nex.WorkloadType, content []
 	return nex.Workload{Name: name, Type: typ, Location: location, SHA256: hex.EncodeToString(sum[:]), SourceName: name + ".js"}
 }
 
+func (r *rig) target() nex.Target {
+	return nex.Target{Namespace: r.Namespace(), Node: r.node.NodeID, Xkey: r.node.TargetXkey}
+}
+
 func (r *rig) deploy(t *testing.T, w nex.Workload) (nex.DeployReply, error) {
 	t.Helper()
-	req, err := r.keys.Deploy(w, r.node.NodeID, r.node.TargetXkey)
+	req, err := r.keys.Deploy(w, r.target())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +172,7 @@ func (r *rig) mustDeployJS(t *testing.T, name, subject, script string) string {
 
 func (r *rig) stop(t *testing.T, name, id string) error {
 	t.Helper()
-	req, err := r.keys.Stop(name, id, r.node.NodeID)
+	req, err := r.keys.Stop(name, id, r.target())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +250,7 @@ func TestFirstTriggerIsAnswered(t *testing.T) {
 
 func TestRunawayIsStoppedAndTheNextCallWorks(t *testing.T) {
 	s := settings(t)
-	s.FunctionTimeout = 300 * time.Millisecond
+	s.Defaults.FunctionTimeoutMS = 300
 	r := newRig(t, s)
 	r.mustDeployJS(t, "loop", "js.loop", `(s, p) => { if (p.length) while (true) {}; return "fine" }`)
 	for range 3 {
@@ -335,7 +339,7 @@ func TestStopClaims(t *testing.T) {
 }
 
 func (r *rig) replayDeployAsStop(t *testing.T, id string) error {
-	req, err := r.keys.Deploy(nex.Workload{Name: "echo"}, r.node.NodeID, r.node.TargetXkey)
+	req, err := r.keys.Deploy(nex.Workload{Name: "echo"}, r.target())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +381,7 @@ func TestRefusals(t *testing.T) {
 		if tc.change != nil {
 			tc.change(&w)
 		}
-		req, err := r.keys.Deploy(w, r.node.NodeID, r.node.TargetXkey)
+		req, err := r.keys.Deploy(w, r.target())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -416,7 +420,7 @@ func TestLameDuck(t *testing.T) {
 	r := newRig(t, settings(t))
 	r.mustDeployJS(t, "echo", "js.echo", echo)
 	for range 2 {
-		if _, err := r.LameDuck(t.Context(), r.node.NodeID); err != nil {
+		if _, err := r.LameDuck(t.Context(), r.node.NodeID, nex.LameDuckRequest{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -480,7 +484,7 @@ func TestNodeWaitsForNATS(t *testing.T) {
 
 func TestUnavailableSandboxIsSaid(t *testing.T) {
 	s := settings(t)
-	s.Sandbox = config.SandboxMicroVM
+	s.Sandbox = nex.SandboxMicroVM
 	err := node.Run(t.Context(), node.Config{Settings: s, StateDir: t.TempDir(), Server: "nats://127.0.0.1:1", Log: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.Contains(err.Error(), "no_sandbox") {
 		t.Errorf("got %v", err)
@@ -612,7 +616,7 @@ func TestNodeComesBackAfterWrongCredentials(t *testing.T) {
 	defer stop()
 	found := 0
 	for found == 0 && deadline.Err() == nil {
-		for range c.Nodes(deadline) {
+		for range c.Nodes(deadline, nex.NodeFilter{}) {
 			found++
 		}
 	}

@@ -18,6 +18,8 @@ import (
 //	identity/     node.nk and node.xk, seeds
 //	machines/ID/  one per machine, removed with it
 //	artifacts/    by SHA-256
+//	nats/         streams of the public NATS server
+//	replays       requests that were taken, until their claims expire
 type state struct {
 	dir  string
 	lock *flock.Flock
@@ -66,6 +68,7 @@ func openState(dir string) (*state, error) {
 
 func (s *state) machines() string  { return filepath.Join(s.dir, "machines") }
 func (s *state) artifacts() string { return filepath.Join(s.dir, "artifacts") }
+func (s *state) server() string    { return filepath.Join(s.dir, "nats") }
 
 func (s *state) close() error {
 	if err := s.lock.Unlock(); err != nil {

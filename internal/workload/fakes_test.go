@@ -180,11 +180,11 @@ func newBench(t *testing.T, limits workload.Limits) *bench {
 }
 
 func function(name string, triggers ...string) workload.Spec {
-	return workload.Spec{Namespace: "default", Name: name, Type: nex.V8, Triggers: triggers, Timeout: 5 * time.Second}
+	return workload.Spec{Namespace: "default", Name: name, Type: nex.V8, Triggers: triggers, Settings: nex.Settings{FunctionTimeoutMS: 5000}}
 }
 
 func service(name string, essential bool) workload.Spec {
-	return workload.Spec{Namespace: "default", Name: name, Type: nex.Native, Essential: essential, Timeout: time.Second}
+	return workload.Spec{Namespace: "default", Name: name, Type: nex.Native, Essential: essential, Settings: nex.Settings{FunctionTimeoutMS: 1000, StopGraceMS: 10_000}}
 }
 
 // deploy runs a workload that must come up.

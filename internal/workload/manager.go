@@ -69,11 +69,44 @@ func (m *Manager) Reserve() (*Slot, error) {
 	if m.closed {
 		return nil, nex.Errorf(nex.Unavailable, "node is shutting down")
 	}
-	if limit := m.cfg.Limits.Workloads; limit > 0 && len(m.byID)+m.reserved >= limit {
+	if m.fullLocked() {
 		return nil, nex.Errorf(nex.Exhausted, "Node is at maximum workload limit. Deploy request denied")
 	}
 	m.reserved++
 	return &Slot{m: m}, nil
+}
+
+// Full reports whether [Manager.Reserve] would refuse for lack of room.
+func (m *Manager) Full() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fullLocked()
+}
+
+func (m *Manager) fullLocked() bool {
+	limit := m.cfg.Limits.Workloads
+	return limit > 0 && len(m.byID)+m.reserved >= limit
+}
+
+// Fits reports whether an artifact of this size, in bytes, is within the
+// limits.
+func (m *Manager) Fits(size int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tooLargeLocked(size, 0) == nil
+}
+
+// tooLargeLocked holds an artifact's size against the limits; it takes the
+// place of counted bytes.
+func (m *Manager) tooLargeLocked(size, counted int64) error {
+	l := m.cfg.Limits
+	if l.WorkloadBytes > 0 && size > l.WorkloadBytes {
+		return nex.Errorf(nex.Exhausted, "Workload file size would exceed node limitations")
+	}
+	if l.TotalBytes > 0 && size > l.TotalBytes-(m.bytes-counted) {
+		return nex.Errorf(nex.Exhausted, "Workload file size would exceed node total limitations")
+	}
+	return nil
 }
 
 // Release gives the slot back unless it was used. Idempotent.
@@ -188,12 +221,8 @@ func (m *Manager) allow(w *workload) func(int64) error {
 	return func(size int64) error {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		l := m.cfg.Limits
-		if l.WorkloadBytes > 0 && size > l.WorkloadBytes {
-			return nex.Errorf(nex.Exhausted, "Workload file size would exceed node limitations")
-		}
-		if l.TotalBytes > 0 && m.bytes-w.bytes+size > l.TotalBytes {
-			return nex.Errorf(nex.Exhausted, "Workload file size would exceed node total limitations")
+		if err := m.tooLargeLocked(size, w.bytes); err != nil {
+			return err
 		}
 		m.bytes += size - w.bytes
 		w.bytes = size

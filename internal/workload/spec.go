@@ -31,9 +31,9 @@ type Spec struct {
 	Argv        []string
 	Environment map[string]string // in clear: never print it
 	Triggers    []string
-	Essential   bool          // start a service again when it fails
-	Timeout     time.Duration // of one function call
-	Static      bool          // refuse dynamically linked executables
+	Essential   bool         // start a service again when it fails
+	Static      bool         // refuse dynamically linked executables
+	Settings    nex.Settings // complete
 }
 
 // Guest is a booted machine for one tenant.

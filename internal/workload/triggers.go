@@ -104,7 +104,7 @@ func (t *triggers) subscribe(ctx context.Context) error {
 		return nil
 	}
 	nc := t.w.m.cfg.Conn
-	queue := "nex." + t.w.spec.Namespace + "." + t.w.spec.Name // replicas share the work
+	queue := t.queue()
 	for _, subject := range t.w.spec.Triggers {
 		sub, err := nc.QueueSubscribe(subject, queue, func(m *nats.Msg) { t.take(subject, m) })
 		if err != nil {
@@ -118,6 +118,16 @@ func (t *triggers) subscribe(ctx context.Context) error {
 		return fmt.Errorf("subscribe to trigger subjects: %w", err)
 	}
 	return refusal(nc.LastError(), t.w.spec.Triggers, queue)
+}
+
+// queue is the group whose members share the messages: the copies of a
+// workload, or with broadcast this copy alone.
+func (t *triggers) queue() string {
+	group := "nex." + t.w.spec.Namespace + "." + t.w.spec.Name
+	if t.w.spec.Settings.Broadcasts() {
+		group += "." + t.w.id
+	}
+	return group
 }
 
 // refusal reports whether the server's last word forbids one of our
@@ -218,13 +228,13 @@ func (t *triggers) begin() bool {
 // call runs the function for one message, within its timeout counted from
 // now.
 func (t *triggers) call(m *nats.Msg) (guest.Result, error) {
-	deadline := time.Now().Add(t.w.spec.Timeout)
+	deadline := time.Now().Add(t.w.spec.Settings.FunctionTimeout())
 	ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(margin))
 	defer cancel()
 	r, err := t.invoke(ctx, guest.Trigger{ID: t.w.id, Subject: m.Subject, Reply: m.Reply, Header: m.Header, Payload: m.Data}, deadline)
 	t.w.busy.Add(int64(r.Elapsed))
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = nex.Errorf(nex.Timeout, "function %s did not answer within %s", t.w.spec.Name, t.w.spec.Timeout)
+		err = nex.Errorf(nex.Timeout, "function %s did not answer within %s", t.w.spec.Name, t.w.spec.Settings.FunctionTimeout())
 	}
 	if limit := t.w.m.cfg.Conn.MaxPayload(); err == nil && int64(len(r.Payload)) > limit {
 		err = nex.Errorf(nex.BadReply, "reply of %d bytes is over the server's limit of %d", len(r.Payload), limit)

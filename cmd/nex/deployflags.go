@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/choria-io/fisk"
+
+	"nex"
+)
+
+// deployFlags are the settings of a workload that run, devrun and dev share.
+type deployFlags struct {
+	name      string
+	typ       string
+	argv      string
+	essential bool
+	triggers  []string
+	env       map[string]string
+	settings  nex.Settings
+
+	// Where to run.
+	node  string
+	tags  map[string]string
+	count int
+}
+
+func (f *deployFlags) add(cmd *fisk.CmdClause) {
+	f.env = map[string]string{}
+	s := &f.settings
+	cmd.Flag("trigger_subject", "Subject that triggers a function; repeat for several").PlaceHolder("SUBJECT").StringsVar(&f.triggers)
+	cmd.Flag("argv", "Arguments of a service, separated by spaces").StringVar(&f.argv)
+	cmd.Flag("essential", "Start a service again when it fails").BoolVar(&f.essential)
+	cmd.Flag("function_timeout", "How long one call of a function may take (what the node says if not given)").PlaceHolder("4s").SetValue((*milliseconds)(&s.FunctionTimeoutMS))
+	cmd.Flag("function_memory_mib", "Memory of one instance of a function (likewise)").PlaceHolder("128").IntVar(&s.FunctionMemoryMiB)
+	cmd.Flag("max_concurrency", "Calls of a function that run at once (likewise)").PlaceHolder("N").IntVar(&s.MaxConcurrency)
+	cmd.Flag("broadcast", "Every copy of a function answers every message (likewise)").SetValue(choice{&s.Broadcast})
+	cmd.Flag("stop_grace", "How long a service may take to end before it is killed (likewise)").PlaceHolder("10s").SetValue((*milliseconds)(&s.StopGraceMS))
+	cmd.Flag("sandbox", "Weakest sandbox the workload accepts: none, os, microvm, qemu, firecracker").PlaceHolder("KIND").SetValue((*sandbox)(&s.Sandbox))
+}
+
+// addPlace adds the flags that say where to run, and how many copies.
+func (f *deployFlags) addPlace(cmd *fisk.CmdClause) {
+	f.tags = map[string]string{}
+	cmd.Flag("tag", "Tag that the node must have; repeat for several").PlaceHolder("KEY=VALUE").StringMapVar(&f.tags)
+	cmd.Flag("count", "How many copies to run, spread over the nodes").Default("1").IntVar(&f.count)
+}
+
+// check refuses what no node would take of a workload of type t.
+func (f *deployFlags) check(name string, t nex.WorkloadType) error {
+	const most = 1000 // copies by one command
+	switch {
+	case f.count < 1 || f.count > most:
+		return fmt.Errorf("--count must be 1 to %d", most)
+	case t.IsFunction() && len(f.triggers) == 0:
+		return fmt.Errorf("cannot start a function-type workload without specifying at least one trigger subject: add --trigger_subject SUBJECT")
+	case !t.IsFunction() && len(f.triggers) > 0:
+		return fmt.Errorf("%s is a service: --trigger_subject is for functions", name)
+	}
+	for _, t := range f.triggers {
+		if err := nex.ValidTrigger(t); err != nil {
+			return err
+		}
+	}
+	_, err := f.settings.For(t, nex.Settings{}, nex.Settings{})
+	return err
+}
+
+// workload is what the flags say of a workload.
+func (f *deployFlags) workload(name string, t nex.WorkloadType) nex.Workload {
+	return nex.Workload{
+		Name: name, Type: t, Argv: strings.Fields(f.argv), Environment: f.env, Essential: f.essential,
+		TriggerSubjects: f.triggers, Settings: f.settings,
+	}
+}
+
+// auction describes the workload that is to be made of src to all nodes. Keys
+// without an issuer stand for any.
+func (f *deployFlags) auction(src source, keys nex.Keys) (nex.AuctionRequest, error) {
+	r := nex.AuctionRequest{
+		WorkloadTypes: []nex.WorkloadType{src.typ}, OS: src.os, Arch: src.arch, Tags: f.tags,
+		Bytes: src.size, TriggerSubjects: f.triggers, Settings: f.settings,
+	}
+	if src.dynamic {
+		no := false
+		r.Sandboxed = &no
+	}
+	if keys.Issuer == nil {
+		return r, nil
+	}
+	var err error
+	if r.Issuer, err = keys.Issuer.PublicKey(); err != nil {
+		err = fmt.Errorf("read the issuer's public key: %w", err)
+	}
+	return r, err
+}
+
+// milliseconds is a flag for a duration.
+type milliseconds int
+
+func (m *milliseconds) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err == nil && d < time.Millisecond {
+		return fmt.Errorf("%s is less than a millisecond", s)
+	}
+	*m = milliseconds(d.Milliseconds())
+	return err
+}
+
+func (m *milliseconds) String() string {
+	if *m == 0 {
+		return ""
+	}
+	return (time.Duration(*m) * time.Millisecond).String()
+}
+
+// sandbox is a flag for a kind of sandbox.
+type sandbox nex.Sandbox
+
+func (k *sandbox) Set(s string) error { return (*nex.Sandbox)(k).UnmarshalText([]byte(s)) }
+func (k *sandbox) String() string     { return string(*k) }
+
+// choice is a flag for yes, no, or not given.
+type choice struct{ into **bool }
+
+func (c choice) Set(s string) error {
+	yes, err := strconv.ParseBool(s)
+	*c.into = &yes
+	return err
+}
+
+func (c choice) String() string {
+	if c.into == nil || *c.into == nil {
+		return ""
+	}
+	return strconv.FormatBool(**c.into)
+}
+
+// IsBoolFlag and BoolFlagIsNegatable tell the parser of --x and --no-x.
+func (choice) IsBoolFlag() bool          { return true }
+func (choice) BoolFlagIsNegatable() bool { return true }

@@ -1,0 +1,134 @@
+package nex
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// Settings are what a request may say about how its workload runs. What is
+// not given is up to the node, which has a default for each, and a ceiling.
+// Unknown to Nex 0.2.7.
+type Settings struct {
+	// FunctionTimeoutMS is the deadline of one call, in milliseconds.
+	FunctionTimeoutMS int `json:"function_timeout_ms,omitempty"`
+	// FunctionMemoryMiB is how much memory one instance of a function may
+	// use, in MiB.
+	FunctionMemoryMiB int `json:"function_memory_mib,omitempty"`
+	// MaxConcurrency is how many calls of a function may run at once; others
+	// wait. 0 leaves it to the engine.
+	MaxConcurrency int `json:"max_concurrency,omitempty"`
+	// Broadcast makes every copy of a function answer every message. If not,
+	// the copies of one name share the messages.
+	Broadcast *bool `json:"broadcast,omitempty"`
+	// StopGraceMS is how long a service that is told to end may take before
+	// it is killed, in milliseconds.
+	StopGraceMS int `json:"stop_grace_ms,omitempty"`
+	// Sandbox is the weakest sandbox the workload accepts.
+	Sandbox Sandbox `json:"sandbox,omitempty"`
+}
+
+// FunctionTimeout is the deadline of one call.
+func (s Settings) FunctionTimeout() time.Duration {
+	return time.Duration(s.FunctionTimeoutMS) * time.Millisecond
+}
+
+// StopGrace is how long a service may take to end.
+func (s Settings) StopGrace() time.Duration { return time.Duration(s.StopGraceMS) * time.Millisecond }
+
+// Broadcasts reports whether every copy answers every message.
+func (s Settings) Broadcasts() bool { return s.Broadcast != nil && *s.Broadcast }
+
+// quantity is a setting that is a number.
+type quantity struct {
+	name     string
+	value    *int
+	function bool // for functions; else for services
+}
+
+func (s *Settings) quantities() []quantity {
+	return []quantity{
+		{"function_timeout_ms", &s.FunctionTimeoutMS, true},
+		{"function_memory_mib", &s.FunctionMemoryMiB, true},
+		{"max_concurrency", &s.MaxConcurrency, true},
+		{"stop_grace_ms", &s.StopGraceMS, false},
+	}
+}
+
+// For completes s for a workload of type t with a node's defaults, as far as
+// its ceilings allow, and reports what contradicts the type or asks for more
+// than a ceiling. A ceiling that is not set is none.
+func (s Settings) For(t WorkloadType, defaults, ceilings Settings) (Settings, error) {
+	for i, q := range s.quantities() {
+		ceiling := *ceilings.quantities()[i].value
+		if ceiling == 0 {
+			ceiling = math.MaxInt
+		}
+		switch v := *q.value; {
+		case v < 0:
+			return s, Errorf(Invalid, "%s cannot be %d", q.name, v)
+		case v > ceiling:
+			return s, Errorf(Denied, "%s of %d is over this node's ceiling of %d", q.name, v, ceiling)
+		case q.function != t.IsFunction() && v > 0:
+			return s, wrongType(q.name, q.function)
+		case q.function == t.IsFunction() && v == 0:
+			*q.value = min(*defaults.quantities()[i].value, ceiling)
+		}
+	}
+	forbidden := ceilings.Broadcast != nil && !*ceilings.Broadcast
+	switch {
+	case s.Broadcasts() && !t.IsFunction():
+		return s, wrongType("broadcast", true)
+	case s.Broadcasts() && forbidden:
+		return s, Errorf(Denied, "this node takes no functions with broadcast")
+	case s.Broadcast == nil && t.IsFunction() && !forbidden:
+		s.Broadcast = defaults.Broadcast
+	}
+	return s, nil
+}
+
+func wrongType(setting string, function bool) error {
+	if function {
+		return Errorf(Invalid, "%s is a setting of functions, not of services", setting)
+	}
+	return Errorf(Invalid, "%s is a setting of services, not of functions", setting)
+}
+
+// Sandbox is what stands between a workload and its node's host.
+type Sandbox string
+
+// The kinds of sandbox.
+const (
+	SandboxNone        Sandbox = "none"        // a plain child process: for development
+	SandboxOS          Sandbox = "os"          // a process behind namespaces, seccomp, Landlock and a cgroup
+	SandboxMicroVM     Sandbox = "microvm"     // a microVM, whichever the host can run
+	SandboxQEMU        Sandbox = "qemu"        // a QEMU microVM
+	SandboxFirecracker Sandbox = "firecracker" // a Firecracker microVM
+)
+
+// Sandboxes are all kinds, the strongest isolation first.
+func Sandboxes() []Sandbox {
+	return []Sandbox{SandboxFirecracker, SandboxQEMU, SandboxMicroVM, SandboxOS, SandboxNone}
+}
+
+// AtLeast reports whether s isolates as well as least asks for. An unknown
+// kind is never enough; asking for "" is asking for nothing.
+func (s Sandbox) AtLeast(least Sandbox) bool {
+	if least == "" {
+		return true
+	}
+	kinds := Sandboxes()
+	have, want := slices.Index(kinds, s), slices.Index(kinds, least)
+	return have >= 0 && want >= 0 && have <= want
+}
+
+// UnmarshalText refuses words that name no kind.
+func (s *Sandbox) UnmarshalText(text []byte) error {
+	kind := Sandbox(text)
+	if kind != "" && !slices.Contains(Sandboxes(), kind) {
+		return fmt.Errorf("unknown sandbox %.32q: choose one of %v", kind, Sandboxes())
+	}
+	*s = kind
+	return nil
+}
