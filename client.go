@@ -19,6 +19,8 @@ const (
 	// quiet ends a gathering: nobody has answered for this long since the
 	// last answer.
 	quiet = 150 * time.Millisecond
+	// mostReplies is how many replies may wait to be read; more are lost.
+	mostReplies = 4096
 )
 
 // Client talks to nodes over NATS on behalf of one namespace. Safe for
@@ -209,43 +211,69 @@ func encode(body any) ([]byte, error) {
 // gather sends one request and yields the data of every reply, until nobody
 // has answered for the quiet period or ctx's deadline has passed, which is no
 // error: hearing nobody is an answer too.
+//
+// Where nodes may keep silent, a ping goes with the request. Every node answers
+// that, so that the quiet period begins even if there is nothing to say.
 func gather[Reply any](ctx context.Context, nc *nats.Conn, subject string, body any) iter.Seq2[Reply, error] {
 	return func(yield func(Reply, error) bool) {
-		var none Reply
-		data, err := encode(body)
-		if err != nil {
-			yield(none, err)
-			return
-		}
 		ctx, cancel := withTimeout(ctx, gatherTimeout)
 		defer cancel()
-		inbox := nc.NewRespInbox()
-		sub, err := nc.SubscribeSync(inbox)
+		inbox, replies := nc.NewInbox(), make(chan *nats.Msg, mostReplies)
+		sub, err := askAll(nc, inbox, replies, subject, body)
 		if err != nil {
-			yield(none, fmt.Errorf("subscribe for replies: %w", err))
+			yield(*new(Reply), err)
 			return
 		}
 		defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
-		if err := nc.PublishRequest(subject, inbox, data); err != nil {
-			yield(none, fmt.Errorf("publish on %s: %w", subject, err))
-			return
-		}
-		wait, stop := ctx, func() {}
+		var silence <-chan time.Time
 		for {
-			m, err := sub.NextMsgWithContext(wait)
-			stop()
-			if err != nil || noResponders(m) {
-				if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrNoResponders) {
-					yield(none, fmt.Errorf("wait for replies on %s: %w", subject, err))
+			select {
+			case m, open := <-replies:
+				ours := open && m.Subject == inbox+answers
+				if !open || ours && noResponders(m) {
+					return
+				}
+				if ours && len(m.Data) > 0 && !yield(decode[Reply](m.Data)) {
+					return
+				}
+				silence = time.After(quiet)
+			case <-silence:
+				return
+			case <-ctx.Done():
+				if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+					yield(*new(Reply), fmt.Errorf("wait for replies on %s: %w", subject, ctx.Err()))
 				}
 				return
 			}
-			if len(m.Data) > 0 && !yield(decode[Reply](m.Data)) {
-				return
-			}
-			wait, stop = context.WithTimeout(ctx, quiet)
 		}
 	}
+}
+
+// Ends of the subjects that replies to a gathering come to.
+const (
+	answers  = ".answers"
+	presence = ".presence"
+)
+
+// askAll publishes a request to all nodes and returns the subscription to their
+// replies.
+func askAll(nc *nats.Conn, inbox string, replies chan *nats.Msg, subject string, body any) (*nats.Subscription, error) {
+	data, err := encode(body)
+	if err != nil {
+		return nil, err
+	}
+	sub, err := nc.ChanSubscribe(inbox+".*", replies)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe for replies: %w", err)
+	}
+	err = nc.PublishRequest(subject, inbox+answers, data)
+	if err == nil && subject != PingSubject {
+		err = nc.PublishRequest(PingSubject, inbox+presence, nil)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("publish on %s: %w", subject, err), sub.Unsubscribe())
+	}
+	return sub, nil
 }
 
 func noResponders(m *nats.Msg) bool {

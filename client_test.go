@@ -323,6 +323,58 @@ func TestNodesStopsAtBreak(t *testing.T) {
 	}
 }
 
+// TestSilenceIsAnAnswer: nodes that have nothing to say are there, and that is
+// soon known.
+func TestSilenceIsAnAnswer(t *testing.T) {
+	c, nc := connect(t)
+	respond(t, nc, "$NEX.PING", `{"data":{"node_id":"N1"}}`)
+	for _, silent := range []string{"$NEX.AUCTION", "$NEX.WPING.>"} {
+		if _, err := nc.Subscribe(silent, func(*nats.Msg) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := time.Now()
+	bids, workloads := gather(c.Auction(minute(t), nex.AuctionRequest{})), gather(c.Workloads(minute(t), ""))
+	if len(bids.values)+len(bids.errs)+len(workloads.values)+len(workloads.errs) > 0 {
+		t.Errorf("got %+v, %+v", bids, workloads)
+	}
+	if took := time.Since(start); took > soon {
+		t.Errorf("took %v of a minute", took)
+	}
+}
+
+func TestNodeFilter(t *testing.T) {
+	c, nc := connect(t)
+	node := func(id, nexus, site string) string {
+		return `{"data":{"node_id":"` + id + `","nexus":"` + nexus + `","tags":{"site":"` + site + `"}}}`
+	}
+	respond(t, nc, "$NEX.PING", node("N1", "a", "Lab"), node("N2", "a", "home"), "garbage", node("N3", "b", "lab"), node("N4", "a", "lab"))
+	for want, f := range map[string]nex.NodeFilter{
+		"N1 N2 N3 N4": {}, "N1 N2 N4": {Nexus: "a"}, "N1 N3 N4": {Tags: map[string]string{"site": "LAB"}},
+		"N1 N4": {Nexus: "a", Tags: map[string]string{"site": "lab"}}, "": {Tags: map[string]string{"gpu": ""}},
+		"N1 N2": {Count: 2}, "N3": {Nexus: "b", Count: 1},
+	} {
+		var ids []string
+		for _, n := range gather(c.Nodes(minute(t), f)).values {
+			ids = append(ids, n.NodeID)
+		}
+		if got := strings.Join(ids, " "); got != want {
+			t.Errorf("%+v: %s, want %s", f, got, want)
+		}
+	}
+}
+
+func TestPing(t *testing.T) {
+	c, nc := connect(t)
+	respond(t, nc, "$NEX.PING.N1", `{"data":{"node_id":"N1"}}`)
+	if n, err := c.Ping(minute(t), "N1"); err != nil || n.NodeID != "N1" {
+		t.Errorf("%+v, %v", n, err)
+	}
+	if _, err := c.Ping(minute(t), "N2"); nex.CodeOf(err) != nex.NoSuchNode {
+		t.Errorf("nobody: %v", err)
+	}
+}
+
 func TestAuctionAndWorkloads(t *testing.T) {
 	c, nc := connect(t)
 	auction := respond(t, nc, "$NEX.AUCTION", `{"type":"io.nats.nex.v1.auction_response","data":{"node_id":"N1","target_xkey":"X1"}}`)
