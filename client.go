@@ -187,7 +187,7 @@ func decode[Reply any](data []byte) (Reply, error) {
 	if e.Error != "" {
 		code := e.Code
 		if code == "" {
-			code = Internal
+			code = codeOfText(e.Error)
 		}
 		return reply, &Error{Code: code, Message: e.Error}
 	}

@@ -135,7 +135,7 @@ func TestFailures(t *testing.T) {
 		reply, text string
 		code        nex.Code
 	}{
-		{`{"type":"x","data":"","error":"No such workload"}`, "No such workload", nex.Internal},
+		{`{"type":"x","data":"","error":"No such workload"}`, "No such workload", nex.NotFound},
 		{`{"type":"x","data":"","error":"No such workload","code":"not_found"}`, "No such workload", nex.NotFound},
 		{`{"type":"x","error":"later","code":"of tomorrow"}`, "later", "of tomorrow"},
 		{`{"type":"x","data":{"started":true},"error":"both"}`, "both", nex.Internal},
@@ -360,6 +360,34 @@ func TestNodeFilter(t *testing.T) {
 		}
 		if got := strings.Join(ids, " "); got != want {
 			t.Errorf("%+v: %s, want %s", f, got, want)
+		}
+	}
+}
+
+// TestCodesOfOldNodes: Nex 0.2.7 sends texts alone.
+func TestCodesOfOldNodes(t *testing.T) {
+	seen := map[nex.Code]int{}
+	for _, file := range []string{"control_deploy", "control_stop"} {
+		for _, e := range vector[[]exchange](t, file) {
+			var reply nex.Envelope
+			if len(e.Reply) > 0 && e.Reply[0] == '{' {
+				reply = parse[nex.Envelope](t, e.Reply)
+			}
+			if reply.Error == "" {
+				continue
+			}
+			c, nc := connect(t)
+			respond(t, nc, "$NEX.STOP.ns.N1", string(e.Reply))
+			_, err := c.Stop(minute(t), "N1", nex.StopRequest{})
+			seen[nex.CodeOf(err)]++
+			if err == nil || err.Error() != reply.Error {
+				t.Errorf("%s: %v", e.Name, err)
+			}
+		}
+	}
+	for _, code := range []nex.Code{nex.LameDuck, nex.Exhausted, nex.NotFound, nex.Invalid, nex.Unsupported, nex.Denied, nex.Unauthorized} {
+		if seen[code] == 0 {
+			t.Errorf("no refusal is %s: %v", code, seen)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package nex
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Code says what kind of failure an [Error] is, in one stable word. Callers
@@ -80,6 +81,38 @@ func CodeOf(err error) Code {
 	var e *Error
 	if errors.As(err, &e) {
 		return e.Code
+	}
+	return Internal
+}
+
+// textCodes are the codes of refusals by nodes of Nex 0.2.7, which send none,
+// by how their texts begin.
+var textCodes = []struct {
+	text string
+	code Code
+}{
+	{"Node is in lame duck mode", LameDuck},
+	{"Node is at maximum workload limit", Exhausted},
+	{"Workload file size would exceed", Exhausted},
+	{"No such workload", NotFound},
+	{"Unable to deserialize", Invalid},
+	{"Unsupported workload type", Unsupported},
+	{"The trigger subject", Denied},
+	{"Failed to decrypt environment", Invalid},
+	{"invalid workload issuer", Unauthorized},
+	{"Invalid deploy request", Unauthorized},
+	{"Invalid stop request", Unauthorized},
+	{"Failed to get agent client from pool", Unavailable},
+	{"Failed to cache workload bytes: nats: stream not found", NotFound},
+	{"Failed to cache workload bytes: nats: object not found", NotFound},
+}
+
+// codeOfText guesses what kind of refusal a text is.
+func codeOfText(text string) Code {
+	for _, t := range textCodes {
+		if strings.HasPrefix(text, t.text) {
+			return t.code
+		}
 	}
 	return Internal
 }

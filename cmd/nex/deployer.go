@@ -140,13 +140,9 @@ func (d *deployer) stopAll(ctx context.Context, name string, old []running) erro
 
 // stop ends one workload. One that is gone already is fine.
 func (d *deployer) stop(ctx context.Context, name string, w running) error {
-	req, err := d.keys.Stop(name, w.id, d.target(w.node))
-	if err != nil {
-		return err
-	}
 	ctx, cancel := d.within(ctx, stopWait)
 	defer cancel()
-	_, err = d.client.Stop(ctx, w.node.NodeID, req)
+	_, err := signAndStop(ctx, d.client, d.keys, name, w)
 	switch nex.CodeOf(err) {
 	case "", nex.NotFound:
 		return nil

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/choria-io/fisk"
 
@@ -51,14 +53,10 @@ func (s *stopCmd) run(ctx context.Context) error {
 			return err
 		}
 	}
-	req, err := nex.Keys{Issuer: issuer}.Stop(s.name, s.id, nex.Target{Namespace: client.Namespace(), Node: s.node})
-	if err != nil {
-		return err
-	}
 	ctx, cancel := s.within(ctx, stopWait)
 	defer cancel()
 	defer s.notice("Waiting for the workload to end…")()
-	reply, err := client.Stop(ctx, s.node, req)
+	reply, err := signAndStop(ctx, client, nex.Keys{Issuer: issuer}, s.name, running{s.id, nex.NodeInfo{NodeID: s.node}})
 	if err != nil {
 		return fmt.Errorf("⛔ Workload stop request failed: %w", answered(err))
 	}
@@ -67,6 +65,27 @@ func (s *stopCmd) run(ctx context.Context) error {
 	}
 	_, err = fmt.Fprintf(s.stdout, "✅ Workload '%s' stopped.\n", reply.Name)
 	return err
+}
+
+// signAndStop ends a workload. A node of Nex 0.2.7 refuses claims of the second
+// in which the workload's were signed; they are signed again in the next.
+func signAndStop(ctx context.Context, client *nex.Client, keys nex.Keys, name string, w running) (nex.StopReply, error) {
+	for tries := 0; ; tries++ {
+		req, err := keys.Stop(name, w.id, nex.Target{Namespace: client.Namespace(), Node: w.node.NodeID})
+		if err != nil {
+			return nex.StopReply{}, err
+		}
+		reply, err := client.Stop(ctx, w.node.NodeID, req)
+		if err == nil || tries > 0 || !strings.Contains(err.Error(), "stop claims appear to be cloned or captured") {
+			return reply, err
+		}
+		now := time.Now()
+		select {
+		case <-time.After(now.Truncate(time.Second).Add(time.Second).Sub(now)):
+		case <-ctx.Done():
+			return reply, err
+		}
+	}
 }
 
 // findName asks the node what its workload is called.
