@@ -135,6 +135,12 @@ func Keys() []Key {
 		{"autostart.workloads[].jsdomain", Text, Later, "", nil},
 		{"autostart.workloads[].environment", TextMap, Later, "", nil},
 		{"autostart.workloads[].trigger_subjects", Texts, Later, "", nil},
+		{"autostart.workloads[].function_timeout_ms", Positive, Later, "", nil},
+		{"autostart.workloads[].function_memory_mib", Positive, Later, "", nil},
+		{"autostart.workloads[].max_concurrency", Positive, Later, "", nil},
+		{"autostart.workloads[].broadcast", Bool, Later, "", nil},
+		{"autostart.workloads[].stop_grace_ms", Positive, Later, "", nil},
+		{"autostart.workloads[].sandbox", Text, Later, "", nil},
 
 		// Services that the node offers to functions
 		{"host_services", Object, Later, "services that the node offers to functions", nil},
