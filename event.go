@@ -177,6 +177,7 @@ type Log struct {
 	ID        string     `json:"workload_id"`
 	Level     slog.Level `json:"level"`
 	Text      string     `json:"text"`
+	Error     string     `json:"error,omitempty"` // why a function call failed
 }
 
 // LogRecord is the body of a message on a [LogSubject].
@@ -184,6 +185,9 @@ type LogRecord struct {
 	Text  string     `json:"text"`
 	Level slog.Level `json:"level"`
 	ID    string     `json:"id"`
+	// Error is why a function call failed. Unknown to Nex 0.2.7, whose text of
+	// such a record is the same for every cause.
+	Error string `json:"error,omitempty"`
 }
 
 // ParseLog reads a message received on a log subject. Records that Nex 0.2.7
@@ -198,7 +202,7 @@ func ParseLog(subject string, data []byte) (Log, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return Log{}, fmt.Errorf("log record on %s: %w", subject, err)
 	}
-	l := Log{Namespace: s.Namespace, Node: s.Node, Workload: s.Workload, ID: s.ID, Level: r.Level, Text: r.Text}
+	l := Log{Namespace: s.Namespace, Node: s.Node, Workload: s.Workload, ID: s.ID, Level: r.Level, Text: r.Text, Error: r.Error}
 	if s.Workload == r.ID && s.ID != r.ID {
 		l.Workload, l.ID = s.ID, s.Workload
 		l.Level = agentLevel(r.Level)

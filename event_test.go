@@ -227,6 +227,18 @@ func TestParseLogOfAWorkloadNamedLikeItsID(t *testing.T) {
 	}
 }
 
+// TestLogRecordHasTheCause: beside the text of Nex 0.2.7, which is always the
+// same; records without a cause look as they always did.
+func TestLogRecordHasTheCause(t *testing.T) {
+	body := marshal(t, nex.LogRecord{Text: "Function execution failed", Level: slog.LevelError, ID: "w1", Error: "no such thing"})
+	wantJSON(t, body, []byte(`{"text":"Function execution failed","level":"ERROR","id":"w1","error":"no such thing"}`))
+	l, err := nex.ParseLog("$NEX.logs.ns.N1.fn.w1", body)
+	if err != nil || l.Text != "Function execution failed" || l.Error != "no such thing" {
+		t.Errorf("got %+v, %v", l, err)
+	}
+	wantJSON(t, marshal(t, nex.LogRecord{}), []byte(`{"text":"","level":"INFO","id":""}`))
+}
+
 func FuzzParseLog(f *testing.F) {
 	for _, c := range vector[[]logCase](f, "logs") {
 		f.Add(c.Subject, []byte(c.Payload))

@@ -66,6 +66,9 @@ func unlessAll(s string) string { return strings.TrimPrefix(s, "*") }
 
 // printLog prints one record of a workload, a line for each of its lines.
 func printLog(ctx context.Context, log *slog.Logger, r nex.Log, args ...any) {
+	if r.Error != "" {
+		args = append(args, "error", r.Error)
+	}
 	for line := range strings.Lines(r.Text) {
 		log.Log(ctx, r.Level, strings.TrimRight(line, "\r\n"), args...)
 	}

@@ -77,16 +77,16 @@ func (s ObjectStore) bucket(ctx context.Context, r Ref) (jetstream.ObjectStore, 
 	return store, nil
 }
 
-// explain gives the store's errors the texts of Nex 0.2.7, which opened the
-// bucket's stream itself, and a code.
+// explain gives the store's errors exactly the texts of Nex 0.2.7, which opened
+// the bucket's stream itself, and a code. Clients compare these texts.
 func explain(r Ref, err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrBucketNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
-		return nex.Errorf(nex.NotFound, "nats: stream not found: there is no bucket %q", r.Bucket)
+		return nex.Errorf(nex.NotFound, "nats: stream not found")
 	case errors.Is(err, jetstream.ErrObjectNotFound):
-		return nex.Errorf(nex.NotFound, "nats: object not found: %s", r)
+		return nex.Errorf(nex.NotFound, "nats: object not found")
 	case errors.Is(err, jetstream.ErrInvalidStoreName):
-		return nex.Errorf(nex.Invalid, "nats: invalid object-store name: %q", r.Bucket)
+		return nex.Errorf(nex.Invalid, "nats: invalid object-store name")
 	}
 	return fmt.Errorf("fetch %s: %w", r, err)
 }

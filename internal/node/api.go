@@ -32,7 +32,7 @@ func (n *node) Deploy(ctx context.Context, namespace string, r nex.DeployRequest
 	}
 	id, err := n.workloads.Deploy(ctx, slot, spec)
 	if err != nil {
-		n.log.Warn("Deploy failed", "namespace", namespace, "name", spec.Name, "error", err)
+		n.log.Warn("Deploy failed", "namespace", namespace, "name", spec.Name, "artifact", spec.Artifact.String(), "error", err)
 		return nex.DeployReply{}, err
 	}
 	return nex.DeployReply{Started: true, ID: id, Issuer: spec.Claims.Issuer, Name: spec.Name}, nil

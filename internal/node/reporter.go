@@ -88,7 +88,11 @@ func (r *reporter) publish(namespace, source string, data nex.EventData) {
 
 // Log publishes what a workload printed.
 func (r *reporter) Log(s nex.LogSubject, level slog.Level, text string) {
-	body, err := json.Marshal(nex.LogRecord{Text: text, Level: level, ID: s.ID})
+	r.record(s, nex.LogRecord{Text: text, Level: level, ID: s.ID})
+}
+
+func (r *reporter) record(s nex.LogSubject, l nex.LogRecord) {
+	body, err := json.Marshal(l)
 	if err == nil {
 		err = r.nc.Publish(s.String(), body)
 	}
@@ -135,7 +139,8 @@ func (r *reporter) called(c workload.Call) {
 		r.publish(c.Namespace, r.node, nex.FunctionFailed{
 			Name: c.Name, Trigger: c.Trigger, Namespace: c.Namespace, Error: c.Err.Error(), Code: nex.CodeOf(c.Err),
 		})
-		r.Log(subject, slog.LevelError, "Function execution failed: "+c.Err.Error())
+		// The text is that of Nex 0.2.7, which has no place for the cause.
+		r.record(subject, nex.LogRecord{Text: "Function execution failed", Level: slog.LevelError, ID: c.ID, Error: c.Err.Error()})
 		return
 	}
 	r.publish(c.Namespace, r.node, nex.FunctionSucceeded{

@@ -38,7 +38,7 @@ func CheckStatic(path string) error {
 	case needs.script:
 		return refuse("is a script; only statically linked binaries run here")
 	case needs.program != "":
-		return refuse("contains at least one dynamically linked dependency (%s): %s", needs.program, howStatic)
+		return nex.Errorf(nex.Invalid, "file failed static link check: native binary contains at least one dynamically linked dependency (%s): %s", needs.program, howStatic)
 	}
 	return nil
 }

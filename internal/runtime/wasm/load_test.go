@@ -25,8 +25,8 @@ func TestLoadRefuses(t *testing.T) {
 		want string
 	}{
 		{"empty", nil, "is empty"},
-		{"text", []byte("(subject, payload) => payload"), "is not a WebAssembly module: it does not begin with \\0asm"},
-		{"ELF", []byte("\x7fELF\x02\x01\x01"), "is not a WebAssembly module: it does not begin with \\0asm"},
+		{"text", []byte("(subject, payload) => payload"), "is not a WebAssembly module: it does not begin with \\0asm (invalid magic number)"},
+		{"ELF", []byte("\x7fELF\x02\x01\x01"), "is not a WebAssembly module: it does not begin with \\0asm (invalid magic number)"},
 		{"component", append([]byte("\x00asm\x0d\x00\x01\x00"), 1, 2, 3),
 			"is a WebAssembly component; Nex runs WASI preview 1 modules: build for wasm32-wasip1"},
 		{"other version", []byte("\x00asm\x02\x00\x00\x00"),

@@ -69,7 +69,7 @@ func checkHeader(code []byte) error {
 	case bytes.HasPrefix(code, moduleHeader[:4]):
 		return fmt.Errorf("has an unknown WebAssembly version (% x); Nex runs WASI preview 1 modules", code[4:min(len(code), 8)])
 	}
-	return errors.New(`is not a WebAssembly module: it does not begin with \0asm`)
+	return errors.New(`is not a WebAssembly module: it does not begin with \0asm (invalid magic number)`)
 }
 
 // checkMemory refuses a well-formed memory section that starts beyond limit
