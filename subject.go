@@ -41,12 +41,27 @@ func LameDuckSubject(node string) string { return join("LAMEDUCK", node) }
 // Either may be "*".
 func EventSubject(namespace, eventType string) string { return join("events", namespace, eventType) }
 
+// SystemLogSubject is where a node publishes its own log, a line of text in
+// each message; stream is "stdout", or "stderr" for errors.
+func SystemLogSubject(node, stream string) string {
+	return join("logs", SystemNamespace, node, stream)
+}
+
 func join(tokens ...string) string { return Prefix + "." + strings.Join(tokens, ".") }
 
+// Lengths in bytes. A NATS server ends the connection of whoever sends a line
+// of its protocol that is longer than 4,096 bytes, so all that goes into
+// subjects and queue groups has a bound that keeps them below together.
+const (
+	maxToken   = 255
+	maxSubject = 1024
+)
+
 // ValidToken reports whether s can stand as one token of a control subject:
-// not empty, no white space, no dot, no wildcard and no control character.
+// not empty, at most 255 bytes, no white space, no dot, no wildcard and no
+// control character.
 func ValidToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+	return s != "" && len(s) <= maxToken && !strings.ContainsFunc(s, func(r rune) bool {
 		return r <= ' ' || r == 0x7f || r == '.' || r == '*' || r == '>'
 	})
 }
@@ -80,6 +95,9 @@ func ParseLogSubject(s string) (LogSubject, error) {
 func ValidTrigger(s string) error {
 	if s == "" {
 		return Errorf(Invalid, "trigger subject is empty")
+	}
+	if len(s) > maxSubject {
+		return Errorf(Invalid, "trigger subject %.64q… has %d bytes: the most are %d", s, len(s), maxSubject)
 	}
 	tokens := strings.Split(s, ".")
 	for i, t := range tokens {

@@ -21,6 +21,7 @@ func TestSubjects(t *testing.T) {
 		nex.LameDuckSubject("N1"):                   "$NEX.LAMEDUCK.N1",
 		nex.EventSubject("ns", "heartbeat"):         "$NEX.events.ns.heartbeat",
 		nex.EventSubject("*", "*"):                  "$NEX.events.*.*",
+		nex.SystemLogSubject("N1", "stdout"):        "$NEX.logs.system.N1.stdout",
 		nex.LogSubject{}.String():                   "$NEX.logs....",
 		nex.LogSubject{"a", "b", "c", "d"}.String(): "$NEX.logs.a.b.c.d",
 	} {
@@ -73,7 +74,7 @@ func FuzzEventSubject(f *testing.F) {
 
 func TestValidToken(t *testing.T) {
 	for s, want := range map[string]bool{
-		"default": true, "a-b_c": true, "ü": true, "$x": true,
+		"default": true, "a-b_c": true, "ü": true, "$x": true, strings.Repeat("x", 255): true, strings.Repeat("x", 256): false,
 		"": false, "a.b": false, ".": false, "*": false, "a*": false, ">": false, "a>": false,
 		"a b": false, " ": false, "a\n": false, "\x00": false, "\x7f": false, "\t": false,
 	} {
@@ -84,12 +85,12 @@ func TestValidToken(t *testing.T) {
 }
 
 func TestValidTrigger(t *testing.T) {
-	for _, s := range []string{"a", "js.echo", "js.*", "*.js", "*", ">", "js.>", "*.>", "a*.b", "a>.b", "$SYS.x", "js.ü"} {
+	for _, s := range []string{"a", "js.echo", "js.*", "*.js", "*", ">", "js.>", "*.>", "a*.b", "a>.b", "$SYS.x", "js.ü", strings.Repeat("x", 1024)} {
 		if err := nex.ValidTrigger(s); err != nil {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
-	for _, s := range []string{"", ".", "a.", ".a", "a..b", ">.a", "a.>.b", "a b", "a.\tb", "a\r\nPING", "a\x00", "a.\x7f", " "} {
+	for _, s := range []string{"", ".", "a.", ".a", "a..b", ">.a", "a.>.b", "a b", "a.\tb", "a\r\nPING", "a\x00", "a.\x7f", " ", strings.Repeat("x", 1025)} {
 		if err := nex.ValidTrigger(s); nex.CodeOf(err) != nex.Invalid {
 			t.Errorf("%q: %v", s, err)
 		}

@@ -27,7 +27,7 @@ func (c *cli) printAccepted(placed []placement, asked int) error {
 		return c.printJSON(placed)
 	}
 	for _, p := range placed {
-		fmt.Fprintf(c.stdout, "🚀 Workload '%s' accepted. You can now refer to this workload with its ID: %s on node %s\n", p.Name, p.ID, p.Node)
+		fmt.Fprintf(c.stdout, "🚀 Workload '%s' accepted. You can now refer to this workload with its ID: %s on node %s\n", escape(p.Name), escape(p.ID), p.Node)
 	}
 	return nil
 }

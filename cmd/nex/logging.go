@@ -21,32 +21,46 @@ type logOptions struct {
 	TimeFormat string // DateOnly, DateTime (default), Stamp, RFC822 or RFC3339, in text lines
 	JSON       bool   // JSON objects, with their times in RFC 3339, instead of text lines
 	Color      bool   // colors the level of text lines
+	Sinks      logSinks
 }
 
 // newLogger returns a logger that writes errors to stderr and the rest to
 // stdout, each record with one Write. Safe for concurrent use, also when both
 // are the same writer.
 func newLogger(o logOptions, stdout, stderr io.Writer) (*slog.Logger, error) {
+	logger, err := loggers(o)
+	if err != nil {
+		return nil, err
+	}
+	return logger(stdout, stderr), nil
+}
+
+// loggers returns what makes loggers with the same options.
+func loggers(o logOptions) (func(stdout, stderr io.Writer) *slog.Logger, error) {
 	layout, err := timeLayout(o.TimeFormat)
 	if err != nil {
 		return nil, err
 	}
 	if o.Level == "none" {
-		return slog.New(slog.DiscardHandler), nil
+		return func(io.Writer, io.Writer) *slog.Logger { return slog.New(slog.DiscardHandler) }, nil
 	}
 	level, err := logLevel(o.Level)
 	if err != nil {
 		return nil, err
 	}
-	var mu sync.Mutex
 	handler := func(w io.Writer) slog.Handler {
-		locked := &lockedWriter{mu: &mu, w: w}
 		if o.JSON {
-			return slog.NewJSONHandler(locked, &slog.HandlerOptions{Level: level})
+			return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
 		}
-		return &lineHandler{w: locked, level: level, layout: layout, color: o.Color}
+		return &lineHandler{w: w, level: level, layout: layout, color: o.Color}
 	}
-	return slog.New(splitHandler{rest: handler(stdout), errors: handler(stderr)}), nil
+	return func(stdout, stderr io.Writer) *slog.Logger {
+		var mu sync.Mutex
+		return slog.New(splitHandler{
+			rest:   handler(&lockedWriter{mu: &mu, w: stdout}),
+			errors: handler(&lockedWriter{mu: &mu, w: stderr}),
+		})
+	}, nil
 }
 
 // logLevel returns the least level that is logged under a name.

@@ -114,7 +114,7 @@ func run(ctx context.Context, p *process, args []string, stdout, stderr io.Write
 		if !strings.HasPrefix(text, "⛔") {
 			text = "nex: error: " + text
 		}
-		fmt.Fprintln(stderr, text)
+		fmt.Fprintln(stderr, escapeLines(text))
 		return exitCode(ctx, f)
 	}
 	fmt.Fprintf(stderr, "nex: error: %v, try --help\n", err)
@@ -163,6 +163,7 @@ func (c *cli) addGlobalFlags(app *fisk.Application) {
 	app.Flag("namespace", "Namespace of workloads").Envar("NEX_NAMESPACE").Default(nex.DefaultNamespace).StringVar(&c.namespace)
 	app.Flag("json", "Print results as JSON").UnNegatableBoolVar(&c.json)
 	app.Flag("loglevel", "Least level of log lines: none, debug, info, warn, error").Envar("NEX_LOGLEVEL").Default("info").EnumVar(&c.log.Level, "none", "debug", "info", "warn", "error")
+	app.Flag("logger", "Where node up and dev log to: std, file (./nex.log and ./nex.err) or nats ($NEX.logs.system.NODE.stdout and .stderr); repeat for several; with nats alone warnings and errors are printed too").Envar("NEX_LOGGER").Default(sinkStd).PlaceHolder("std").SetValue(&c.log.Sinks)
 	app.Flag("logjson", "Print log lines as JSON").Envar("NEX_LOGJSON").UnNegatableBoolVar(&c.log.JSON)
 	app.Flag("logcolor", "Print log lines in colour").Envar("NEX_LOG_COLORIZED").UnNegatableBoolVar(&c.log.Color)
 	app.Flag("timeformat", "Time in log lines: DateOnly, DateTime, Stamp, RFC822, RFC3339").Envar("NEX_LOG_TIMEFORMAT").Default("DateTime").EnumVar(&c.log.TimeFormat, "DateOnly", "DateTime", "Stamp", "RFC822", "RFC3339")

@@ -12,7 +12,6 @@ import (
 	"github.com/choria-io/fisk"
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 
 	"nex"
 )
@@ -80,16 +79,6 @@ func nodeTable(nodes []nex.NodeInfo, full bool) string {
 	return t.Render()
 }
 
-// newTable is the one look of tables: rounded, headers as written.
-func newTable(title string) table.Writer {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleRounded)
-	t.Style().Format.Header = text.FormatDefault
-	t.Style().Title.Align = text.AlignLeft
-	t.SetTitle(title)
-	return t
-}
-
 func nexusOf(n nex.NodeInfo) string { return cmp.Or(n.Nexus, n.Tags["nexus"]) }
 
 func (c *cli) addNodeInfo(ctx context.Context, node *fisk.CmdClause) {
@@ -117,23 +106,23 @@ func (c *cli) nodeInfo(ctx context.Context, client *nex.Client, id string) error
 func printInfo(w io.Writer, id string, info nex.InfoReply) {
 	var tags []string
 	for _, key := range slices.Sorted(maps.Keys(info.Tags)) {
-		tags = append(tags, key+"="+info.Tags[key])
+		tags = append(tags, escape(key+"="+info.Tags[key]))
 	}
 	kB := func(n int) string { return humanize.Comma(int64(n)) }
 	fmt.Fprintf(w, "NEX Node Information\n\n")
 	fmt.Fprintf(w, "        Node: %s\n", id)
-	fmt.Fprintf(w, "        Xkey: %s\n", info.PublicXkey)
-	fmt.Fprintf(w, "     Version: %s\n", info.Version)
-	fmt.Fprintf(w, "      Uptime: %s\n", info.Uptime)
+	fmt.Fprintf(w, "        Xkey: %s\n", escape(info.PublicXkey))
+	fmt.Fprintf(w, "     Version: %s\n", escape(info.Version))
+	fmt.Fprintf(w, "      Uptime: %s\n", escape(info.Uptime))
 	fmt.Fprintf(w, "        Tags: %s\n\n", strings.Join(tags, ", "))
 	fmt.Fprintf(w, "Memory in kB:\n\n")
 	fmt.Fprintf(w, "        Free: %s   Available: %s\n", kB(info.Memory.Free), kB(info.Memory.Available))
 	fmt.Fprintf(w, "       Total: %s\n\n", kB(info.Memory.Total))
 	fmt.Fprintf(w, "Workloads:\n")
 	for _, m := range info.Machines {
-		fmt.Fprintf(w, "\n          Id: %s   Healthy: %t\n", m.ID, m.Healthy)
-		fmt.Fprintf(w, "     Runtime: %s   Name: %s\n", m.Workload.Runtime, m.Workload.Name)
-		fmt.Fprintf(w, " Description: %s\n", m.Workload.Description)
+		fmt.Fprintf(w, "\n          Id: %s   Healthy: %t\n", escape(m.ID), m.Healthy)
+		fmt.Fprintf(w, "     Runtime: %s   Name: %s\n", escape(m.Workload.Runtime), escape(m.Workload.Name))
+		fmt.Fprintf(w, " Description: %s\n", escape(m.Workload.Description))
 	}
 	if len(info.Machines) == 0 {
 		fmt.Fprintf(w, "\n        none in this namespace\n")

@@ -63,7 +63,7 @@ func (s *stopCmd) run(ctx context.Context) error {
 	if s.json {
 		return s.printJSON(reply)
 	}
-	_, err = fmt.Fprintf(s.stdout, "✅ Workload '%s' stopped.\n", reply.Name)
+	_, err = fmt.Fprintf(s.stdout, "✅ Workload '%s' stopped.\n", escape(reply.Name))
 	return err
 }
 

@@ -33,10 +33,11 @@ func (u *up) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	log, err := newLogger(u.log, u.stdout, u.stderr)
+	log, err := openLog(u.log, u.stdout, u.stderr)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, log.Close()) }()
 	log.Info("Loaded node configuration", "file", u.config)
 	for _, w := range warnings {
 		log.Warn("Configuration key "+w.String(), "file", u.config)
@@ -50,8 +51,12 @@ func (u *up) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if settings.PublicServer != nil && u.conn.server == "" && u.conn.context == "" {
+		url = "" // the node's own
+	}
 	return node.Run(ctx, node.Config{
-		Settings: settings, Nexus: u.nexus, Version: version, StateDir: dir, Server: url, Options: options, Log: log,
+		Settings: settings, Nexus: u.nexus, Version: version, StateDir: dir, Server: url, Options: options,
+		Log: log.Logger, SystemLog: log.published,
 		Ready: func(n nex.NodeInfo) { log.Info("Node is ready", slog.String("name", n.Tags["node_name"])) },
 	})
 }
