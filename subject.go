@@ -66,6 +66,18 @@ func ValidToken(s string) bool {
 	})
 }
 
+// ValidReply reports whether a node may answer on the reply subject of a
+// message: there is one, and it is no way to give commands with the node's
+// permissions, to nodes, JetStream or the server.
+func ValidReply(s string) bool {
+	for _, prefix := range []string{Prefix + ".", "$JS.API.", "$SYS."} {
+		if strings.HasPrefix(s, prefix) {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // ParseEventSubject returns the namespace and type that [EventSubject] joined.
 func ParseEventSubject(s string) (namespace, eventType string, err error) {
 	t := strings.Split(s, ".")

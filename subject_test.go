@@ -174,3 +174,14 @@ func matches(p, s string) bool {
 	}
 	return !more || matches(rest, tail)
 }
+
+func TestValidReply(t *testing.T) {
+	for s, want := range map[string]bool{
+		"_INBOX.x": true, "reply.here": true, "$JS.ACK.x": true, "$NEXT.x": true,
+		"": false, "$NEX.LAMEDUCK.N1": false, "$NEX.events.ns.heartbeat": false, "$JS.API.STREAM.DELETE.x": false, "$SYS.REQ.x": false,
+	} {
+		if nex.ValidReply(s) != want {
+			t.Errorf("%q: want %t", s, want)
+		}
+	}
+}

@@ -25,7 +25,7 @@ const defaultServer = "nats://127.0.0.1:4222"
 type connOptions struct {
 	server, context, name  string
 	user, password, creds  string
-	nkey                   string
+	nkey, inboxPrefix      string
 	tlsCert, tlsKey, tlsCA string
 	tlsFirst               bool
 	timeout                time.Duration
@@ -46,6 +46,7 @@ func (o *connOptions) addFlags(app *fisk.Application) {
 	app.Flag("timeout", "How long to wait for answers").Envar("NATS_TIMEOUT").Default("2s").IsSetByUser(&o.timeoutGiven).DurationVar(&o.timeout)
 	app.Flag("jsdomain", "JetStream domain of artifacts").StringVar(&o.jsDomain)
 	app.Flag("context", "Context of the nats CLI to use").Envar("NATS_CONTEXT").StringVar(&o.context)
+	app.Flag("inbox-prefix", "Prefix of the subjects that replies come to").PlaceHolder("_INBOX").StringVar(&o.inboxPrefix)
 	app.Flag("conn-name", "Name of the connection in NATS").Default("nex-" + version).StringVar(&o.name)
 }
 
@@ -58,7 +59,7 @@ func (o *connOptions) resolve() (url string, options []nats.Option, err error) {
 		opt   func(string) natscontext.Option
 	}{
 		{o.server, natscontext.WithServerURL}, {o.password, natscontext.WithPassword}, {o.creds, natscontext.WithCreds},
-		{o.nkey, natscontext.WithNKey}, {o.tlsCert, natscontext.WithCertificate}, {o.tlsKey, natscontext.WithKey}, {o.tlsCA, natscontext.WithCA},
+		{o.nkey, natscontext.WithNKey}, {o.inboxPrefix, natscontext.WithInboxPrefix}, {o.tlsCert, natscontext.WithCertificate}, {o.tlsKey, natscontext.WithKey}, {o.tlsCA, natscontext.WithCA},
 	} {
 		if f.value != "" {
 			with = append(with, f.opt(f.value))

@@ -34,6 +34,8 @@ func (d *deployer) upload(ctx context.Context, f source) (nex.Location, error) {
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
 		return nex.Location{}, fmt.Errorf("open upload bucket %s: %w (uploads need JetStream: nats-server -js)", devBucket, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return nex.Location{}, fmt.Errorf("open upload bucket %s: %w (if it is not there, who may has to make it: nats object add %s)", devBucket, err, devBucket)
 	case err != nil:
 		return nex.Location{}, fmt.Errorf("open upload bucket %s: %w", devBucket, err)
 	}

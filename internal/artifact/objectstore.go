@@ -19,8 +19,14 @@ type ObjectStore struct{ Conn *nats.Conn }
 
 var _ Source = ObjectStore{}
 
+// questionTimeout bounds a question to JetStream, which does not answer those
+// who may not ask.
+const questionTimeout = 5 * time.Second
+
 // Stat asks the store about an object.
 func (s ObjectStore) Stat(ctx context.Context, r Ref) (Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
+	defer cancel()
 	store, err := s.bucket(ctx, r)
 	if err != nil {
 		return Info{}, err
@@ -70,6 +76,8 @@ func (s ObjectStore) bucket(ctx context.Context, r Ref) (jetstream.ObjectStore, 
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
+	defer cancel()
 	store, err := js.ObjectStore(ctx, r.Bucket)
 	if err != nil {
 		return nil, explain(r, err)
@@ -87,6 +95,8 @@ func explain(r Ref, err error) error {
 		return nex.Errorf(nex.NotFound, "nats: object not found")
 	case errors.Is(err, jetstream.ErrInvalidStoreName):
 		return nex.Errorf(nex.Invalid, "nats: invalid object-store name")
+	case errors.Is(err, context.DeadlineExceeded):
+		return nex.Errorf(nex.Unavailable, "no answer about %s: JetStream is away, or does not let this node read the bucket", r)
 	}
 	return fmt.Errorf("fetch %s: %w", r, err)
 }

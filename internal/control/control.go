@@ -32,6 +32,9 @@ const (
 	// drainTimeout bounds how long messages under way are waited for at the
 	// end.
 	drainTimeout = 2 * time.Second
+	// maxText is how many bytes of an error's text are sent. Some quote the
+	// request.
+	maxText = 4 << 10
 )
 
 // Backend changes or describes a node. Errors become error replies: their
@@ -80,20 +83,7 @@ func Listen(cfg Config) (*Server, error) {
 	all, cancel := context.WithCancel(context.Background())
 	s := &Server{cfg: cfg, cancel: cancel}
 	s.ctx = func() (context.Context, context.CancelFunc) { return context.WithTimeout(all, requestTimeout) }
-	b, d, id := cfg.Backend, cfg.Directory, cfg.NodeID
-	ping := func(context.Context, *nats.Msg) (any, error) { return d.Ping(), nil }
-	for _, r := range []route{
-		{subject: nex.PingSubject, replyType: nex.PingReplyType, answer: ping},
-		{subject: nex.NodePingSubject(id), replyType: nex.PingReplyType, answer: ping},
-		{subject: nex.WorkloadPingSubject + ".>", replyType: nex.PingReplyType, answer: s.workloads},
-		{subject: nex.AuctionSubject, replyType: nex.AuctionReplyType, answer: s.auction},
-		{subject: nex.InfoSubject("*", id), replyType: nex.InfoReplyType, answer: func(ctx context.Context, m *nats.Msg) (any, error) {
-			return b.Info(ctx, namespace(m.Subject))
-		}},
-		{subject: nex.LameDuckSubject(id), replyType: nex.LameDuckReplyType, answer: s.lameDuck},
-		{subject: nex.DeploySubject("*", id), replyType: nex.DeployReplyType, answer: decoded("deploy", b.Deploy), slow: true},
-		{subject: nex.StopSubject("*", id), replyType: nex.StopReplyType, answer: decoded("stop", b.Stop), slow: true},
-	} {
+	for _, r := range s.routes(cfg.NodeID) {
 		sub, err := cfg.Conn.Subscribe(r.subject, func(m *nats.Msg) { s.take(r, m) })
 		if err != nil {
 			s.Close()
@@ -153,6 +143,24 @@ type route struct {
 	subject, replyType string
 	answer             func(context.Context, *nats.Msg) (any, error)
 	slow               bool // it may take its time, on a goroutine of its own
+}
+
+// routes are all subjects that the node with an id listens on.
+func (s *Server) routes(id string) []route {
+	b, d := s.cfg.Backend, s.cfg.Directory
+	ping := func(context.Context, *nats.Msg) (any, error) { return d.Ping(), nil }
+	return []route{
+		{subject: nex.PingSubject, replyType: nex.PingReplyType, answer: ping},
+		{subject: nex.NodePingSubject(id), replyType: nex.PingReplyType, answer: ping},
+		{subject: nex.WorkloadPingSubject + ".>", replyType: nex.PingReplyType, answer: s.workloads},
+		{subject: nex.AuctionSubject, replyType: nex.AuctionReplyType, answer: s.auction},
+		{subject: nex.InfoSubject("*", id), replyType: nex.InfoReplyType, answer: func(ctx context.Context, m *nats.Msg) (any, error) {
+			return b.Info(ctx, namespace(m.Subject))
+		}},
+		{subject: nex.LameDuckSubject(id), replyType: nex.LameDuckReplyType, answer: s.lameDuck},
+		{subject: nex.DeploySubject("*", id), replyType: nex.DeployReplyType, answer: decoded("deploy", b.Deploy), slow: true},
+		{subject: nex.StopSubject("*", id), replyType: nex.StopReplyType, answer: decoded("stop", b.Stop), slow: true},
+	}
 }
 
 // take answers a message: at once, or on a goroutine of its own if that may
@@ -231,7 +239,7 @@ func (s *Server) guarded(ctx context.Context, r route, m *nats.Msg) (data any, e
 }
 
 func (s *Server) reply(m *nats.Msg, replyType string, data any, err error) {
-	if m.Reply == "" {
+	if !nex.ValidReply(m.Reply) {
 		return
 	}
 	body, merr := envelope(replyType, data, err)
@@ -251,7 +259,7 @@ func (s *Server) reply(m *nats.Msg, replyType string, data any, err error) {
 func envelope(replyType string, data any, err error) ([]byte, error) {
 	e := nex.Envelope{Type: replyType}
 	if err != nil {
-		e.Error, e.Code = err.Error(), nex.CodeOf(err)
+		e.Error, e.Code = brief(err.Error()), nex.CodeOf(err)
 		data = ""
 	}
 	raw, merr := json.Marshal(data)
@@ -260,6 +268,14 @@ func envelope(replyType string, data any, err error) ([]byte, error) {
 	}
 	e.Data = raw
 	return json.Marshal(e)
+}
+
+// brief cuts a text that is too long to send.
+func brief(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "") + "…"
 }
 
 // decoded makes a route's answer from a method of the backend.

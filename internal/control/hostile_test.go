@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -51,7 +52,6 @@ func TestEveryBodyIsAnsweredOnce(t *testing.T) {
 			reply := n.next(sub)
 			refused := strings.Contains(reply, `"data":"","error":"Unable to deserialize `+strings.ToLower(verb)+` request: `) &&
 				strings.HasSuffix(reply, `"code":"invalid"}`)
-			tooLong := strings.HasSuffix(reply, `"code":"exhausted"}`) // its refusal quotes it
 			served := !strings.Contains(reply, `"error"`)
 			switch what {
 			case "null", "object", "invalid UTF-8", "null everywhere":
@@ -59,7 +59,7 @@ func TestEveryBodyIsAnsweredOnce(t *testing.T) {
 					t.Errorf("%s with %s: %.200s", verb, what, reply)
 				}
 			case "huge number", "long location":
-				if served != (verb == "STOP") || !served && !refused && !tooLong { // a stop request has no such fields
+				if served != (verb == "STOP") || !served && !refused { // a stop request has no such fields
 					t.Errorf("%s with %s: %.200s", verb, what, reply)
 				}
 			default:
@@ -149,18 +149,25 @@ func TestPanicIsAnInternalError(t *testing.T) {
 
 func TestOverlongReplyBecomesAnError(t *testing.T) {
 	b, d := idle()
-	long := strings.Repeat("x", 2<<20)
-	b.info = func(context.Context, string) (nex.InfoReply, error) { return nex.InfoReply{Version: long}, nil }
-	b.lameDuck = func(context.Context, nex.LameDuckRequest) (nex.LameDuckReply, error) {
-		return nex.LameDuckReply{}, errors.New(long)
+	b.info = func(context.Context, string) (nex.InfoReply, error) {
+		return nex.InfoReply{Version: strings.Repeat("x", 2<<20)}, nil
 	}
 	n := listen(t, b, d)
-	for _, subject := range []string{"$NEX.INFO.ns." + id, "$NEX.LAMEDUCK." + id} {
-		reply := n.ask(subject, "")
-		if len(reply) > 500 || !strings.Contains(reply, `_response","data":"","error":"the reply of 2097`) || !strings.HasSuffix(reply, `"code":"exhausted"}`) {
-			t.Errorf("%s: %.300s", subject, reply)
-		}
+	reply := n.ask("$NEX.INFO.ns."+id, "")
+	if len(reply) > 500 || !strings.Contains(reply, `_response","data":"","error":"the reply of 2097`) || !strings.HasSuffix(reply, `"code":"exhausted"}`) {
+		t.Errorf("got %.300s", reply)
 	}
+}
+
+// TestOverlongErrorIsCut: errors quote what was asked, of any length.
+func TestOverlongErrorIsCut(t *testing.T) {
+	b, d := idle()
+	b.lameDuck = func(context.Context, nex.LameDuckRequest) (nex.LameDuckReply, error) {
+		return nex.LameDuckReply{}, errors.New("x" + strings.Repeat("ü", 1<<20))
+	}
+	n := listen(t, b, d)
+	const before, after = `{"type":"io.nats.nex.v1.lameduck_response","data":"","error":"x`, `…","code":"internal"}`
+	want(t, "lame duck", n.ask("$NEX.LAMEDUCK."+id, ""), before+strings.Repeat("ü", 2<<10-1)+after)
 }
 
 func TestRequestWithoutReplySubject(t *testing.T) {
@@ -185,6 +192,26 @@ func TestRequestWithoutReplySubject(t *testing.T) {
 	n.server.Close()
 	if log := n.log.String(); strings.Contains(log, "could not be sent") {
 		t.Errorf("replied to nobody: %s", log)
+	}
+}
+
+// TestRepliesGiveNoCommands: who asks does not choose where the node speaks with
+// its permissions.
+func TestRepliesGiveNoCommands(t *testing.T) {
+	n := listen(t, backend{}, directory{ping: func() nex.NodeInfo { return nex.NodeInfo{NodeID: id} }})
+	for _, reply := range []string{"$NEX.LAMEDUCK.other", "$NEX.events.ns.heartbeat", "$JS.API.STREAM.DELETE.X", "$SYS.REQ.X", "elsewhere"} {
+		sub, err := n.client.SubscribeSync(reply)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.client.PublishRequest("$NEX.PING", reply, nil); err != nil {
+			t.Fatal(err)
+		}
+		n.ask("$NEX.PING", "") // answered after the other, if that was
+		_, err = sub.NextMsg(time.Nanosecond)
+		if answered := err == nil; answered != (reply == "elsewhere") {
+			t.Errorf("%s: answered is %t", reply, answered)
+		}
 	}
 }
 

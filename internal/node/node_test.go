@@ -80,14 +80,19 @@ func newRigOn(t *testing.T, srv *server.Server, s config.Config) *rig {
 // and checks that nothing is left then.
 func runNode(t *testing.T, url, dir string, s config.Config, options ...nats.Option) (info nex.NodeInfo, end func()) {
 	t.Helper()
+	return runConfig(t, node.Config{
+		Settings: s, Nexus: "test", Version: "test", StateDir: dir, Server: url, Options: options,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+}
+
+// runConfig is [runNode] with a configuration that lacks Ready alone.
+func runConfig(t *testing.T, cfg node.Config) (info nex.NodeInfo, end func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	ready, done := make(chan nex.NodeInfo, 1), make(chan error, 1)
-	go func() {
-		done <- node.Run(ctx, node.Config{
-			Settings: s, Nexus: "test", Version: "test", StateDir: dir, Server: url, Options: options,
-			Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Ready: func(n nex.NodeInfo) { ready <- n },
-		})
-	}()
+	ready, done, dir := make(chan nex.NodeInfo, 1), make(chan error, 1), cfg.StateDir
+	cfg.Ready = func(n nex.NodeInfo) { ready <- n }
+	go func() { done <- node.Run(ctx, cfg) }()
 	end = sync.OnceFunc(func() {
 		cancel()
 		if err := nextest.Await(t, done, "the node to end"); err != nil {

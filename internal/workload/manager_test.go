@@ -98,6 +98,27 @@ func TestStopAnswersWhatWasAcceptedAndThenNobody(t *testing.T) {
 	}
 }
 
+// TestAnswersGiveNoCommands: who calls a function does not choose where the
+// node speaks with its permissions. The function runs.
+func TestAnswersGiveNoCommands(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	b.deploy(t, function("f", "t.f"))
+	heard, err := b.nc.SubscribeSync("$NEX.LAMEDUCK.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.nc.PublishRequest("t.f", "$NEX.LAMEDUCK.N1", nil); err != nil {
+		t.Fatal(err)
+	}
+	nextest.Await(t, b.report.calls, "the call's record") // made after the answer
+	if _, err := b.request(t, "t.f", ""); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := heard.NextMsg(time.Nanosecond); err == nil {
+		t.Errorf("the node said %q on %s", m.Data, m.Subject)
+	}
+}
+
 func TestErrorsReachTheCallerTyped(t *testing.T) {
 	b := newBench(t, workload.Limits{})
 	b.host.invoke = func(ctx context.Context, tr guest.Trigger) (guest.Result, error) {

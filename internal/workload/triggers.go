@@ -261,7 +261,7 @@ func (t *triggers) invoke(ctx context.Context, tr guest.Trigger, deadline time.T
 
 // answer replies to whoever waits, exactly once, and reports the call.
 func (t *triggers) answer(pattern string, m *nats.Msg, r guest.Result, err error) {
-	if m.Reply != "" {
+	if nex.ValidReply(m.Reply) {
 		reply := &nats.Msg{Subject: m.Reply, Data: r.Payload}
 		if err != nil {
 			reply = failure(m.Reply, err)
