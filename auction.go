@@ -28,6 +28,8 @@ type AuctionRequest struct {
 	Tags          map[string]string `json:"tags,omitempty"`
 	WorkloadTypes []WorkloadType    `json:"workload_types,omitempty"`
 
+	// Namespace is where the workload is to run.
+	Namespace string `json:"namespace,omitempty"`
 	// Issuer is the public nkey that is going to sign.
 	Issuer string `json:"issuer,omitempty"`
 	// Bytes is the size of the artifact.
@@ -44,6 +46,9 @@ type AuctionRequest struct {
 // asked for it why it does not bid.
 type Bid struct {
 	NodeInfo
+	// Room is how many more workloads the node takes, 0 for any number.
+	// Unknown to Nex 0.2.7.
+	Room int `json:"room,omitempty"`
 	// Refusals are the reasons why the node would not take the workload, each
 	// to be read after the node's name, as in "lacks tag gpu=true".
 	Refusals []string `json:"refusals,omitempty"`

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -69,17 +71,26 @@ const NamePattern = "^[a-zA-Z0-9_-]+$"
 
 var validName = regexp.MustCompile(NamePattern)
 
-// ValidName reports whether s can be a workload's name.
-func ValidName(s string) bool { return validName.MatchString(s) }
+// ValidName reports whether s can be a workload's name. Besides the pattern it
+// has at most 255 bytes.
+func ValidName(s string) bool { return len(s) <= maxToken && validName.MatchString(s) }
 
 // DecodeClaims reads a workload JWT and checks its signature, not its times
-// or its name.
+// or its name. No two texts have the same signature: who has seen one cannot
+// make another of it.
 func DecodeClaims(token string) (Claims, error) {
-	c, err := jwt.DecodeGeneric(token)
+	err := checkForm(token)
+	var c *jwt.GenericClaims
+	if err == nil {
+		c, err = jwt.DecodeGeneric(token)
+	}
 	if err != nil {
 		return Claims{}, fmt.Errorf("could not decode workload JWT: %w", err)
 	}
 	text := func(key string) string { s, _ := c.Data[key].(string); return s }
+	if kind := text("type"); kind != "" { // of NATS itself, as a user's, signed by an account for other ends
+		return Claims{}, fmt.Errorf("could not decode workload JWT: it is a JWT of type %.32q", kind)
+	}
 	claims := Claims{
 		ID: c.ID, Issuer: c.Issuer, Name: c.Subject, Hash: text(hashClaim),
 		IssuedAt: unix(c.IssuedAt), Expires: unix(c.Expires), NotBefore: unix(c.NotBefore),
@@ -92,6 +103,27 @@ func DecodeClaims(token string) (Claims, error) {
 		claims.Expires = unix(int64(max(-ages, min(expires, ages))))
 	}
 	return claims, nil
+}
+
+// checkForm refuses what can be changed in a JWT without its signer: the
+// header, which the first version does not sign, and how the signature is
+// written, as the library takes base64 with line breaks and spare bits. What
+// is no JWT at all is left to the library, which says so.
+func checkForm(token string) error {
+	chunks := strings.Split(token, ".")
+	var h jwt.Header
+	head, err := base64.RawURLEncoding.DecodeString(chunks[0])
+	if err != nil || json.Unmarshal(head, &h) != nil {
+		return nil
+	}
+	if strings.EqualFold(h.Algorithm, jwt.AlgorithmNkeyOld) {
+		return errors.New("claims of version 1 do not sign their header: sign with algorithm " + jwt.AlgorithmNkey)
+	}
+	last := chunks[len(chunks)-1]
+	if sig, err := base64.RawURLEncoding.DecodeString(last); err == nil && base64.RawURLEncoding.EncodeToString(sig) != last {
+		return errors.New("the signature is not written as its signer wrote it")
+	}
+	return nil
 }
 
 // ages is more seconds than matter, and not so many that [time.Time] wraps.

@@ -121,6 +121,10 @@ func TestDecodeClaimsRefuses(t *testing.T) {
 		"other signature": ok[0] + "." + ok[1] + "." + other[2],
 		"no signature":    ok[0] + "." + ok[1] + ".",
 		"other payload":   ok[0] + "." + other[1] + "." + ok[2],
+		"a spare bit":     k.JWT["deploy_ok"][:len(k.JWT["deploy_ok"])-1] + "h",
+		"a line break":    k.JWT["deploy_ok"] + "\n",
+		"version 1":       version1(t, k, `"nats":{"hash":"x"}`),
+		"version 1 alone": version1(t, k, `"type":"x"`), // on which the library panics
 		"algorithm none":  base64.RawURLEncoding.EncodeToString([]byte(`{"typ":"JWT","alg":"none"}`)) + "." + ok[1] + ".",
 	} {
 		if c, err := nex.DecodeClaims(token); err == nil || !strings.HasPrefix(err.Error(), "could not decode workload JWT: ") {
@@ -132,6 +136,18 @@ func TestDecodeClaimsRefuses(t *testing.T) {
 			t.Errorf("%q: %v", token, err)
 		}
 	}
+}
+
+// version1 makes claims as the first version of the library did.
+func version1(t testing.TB, k keyring, more string) string {
+	t.Helper()
+	b64 := base64.RawURLEncoding.EncodeToString
+	payload := b64([]byte(`{"iss":"` + k.Issuer.Public + `","sub":"echofn",` + more + `}`))
+	sig, err := keyOf(t, k.Issuer.Seed).Sign([]byte(payload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b64([]byte(`{"typ":"jwt","alg":"ed25519"}`)) + "." + payload + "." + b64(sig)
 }
 
 func TestValidAt(t *testing.T) {
@@ -198,7 +214,7 @@ func TestObjectDigest(t *testing.T) {
 
 func TestValidName(t *testing.T) {
 	for name, want := range map[string]bool{
-		"echofn": true, "Echo-fn_2": true, "": false, "bad name!": false, "a.b": false, "a\n": false, "ü": false, "*": false,
+		"echofn": true, "Echo-fn_2": true, strings.Repeat("x", 255): true, strings.Repeat("x", 256): false, "": false, "bad name!": false, "a.b": false, "a\n": false, "ü": false, "*": false,
 	} {
 		if nex.ValidName(name) != want {
 			t.Errorf("%q: want %v", name, want)
@@ -216,8 +232,15 @@ func FuzzDecodeClaims(f *testing.F) {
 	f.Add(b64([]byte(`{"typ":"JWT","alg":"ed25519"}`)) + "." + b64([]byte(`{"nats":null}`)) + ".AA")
 	f.Fuzz(func(t *testing.T, token string) {
 		c, err := nex.DecodeClaims(token)
-		if err == nil && c.Issuer == "" {
+		if err != nil {
+			return
+		}
+		if c.Issuer == "" {
 			t.Errorf("%q was signed by nobody", token)
+		}
+		signature := token[strings.LastIndexByte(token, '.')+1:]
+		if raw, err := base64.RawURLEncoding.Strict().DecodeString(signature); err != nil || b64(raw) != signature {
+			t.Errorf("%q has a signature with two texts", token)
 		}
 	})
 }

@@ -15,10 +15,13 @@ import (
 // Waiting times of a [Client] whose caller's context has no deadline.
 const (
 	requestTimeout = 5 * time.Second
+	deployTimeout  = 60 * time.Second // an artifact is fetched, a machine boots
+	stopTimeout    = 30 * time.Second // services have a grace
 	gatherTimeout  = 2 * time.Second
 	// quiet ends a gathering: nobody has answered for this long since the
-	// last answer.
-	quiet = 150 * time.Millisecond
+	// last answer. It is a tenth of the time the caller has, within bounds.
+	quiet     = 150 * time.Millisecond
+	mostQuiet = time.Second
 	// mostReplies is how many replies may wait to be read; more are lost.
 	mostReplies = 4096
 )
@@ -47,11 +50,15 @@ func (c *Client) Namespace() string { return c.namespace }
 // Deploy asks a node to run a workload. It returns once the workload answers
 // its triggers, or is running if it is a service, or an [Error].
 func (c *Client) Deploy(ctx context.Context, node string, r DeployRequest) (DeployReply, error) {
+	ctx, cancel := withTimeout(ctx, deployTimeout)
+	defer cancel()
 	return ask[DeployReply](ctx, c.nc, DeploySubject(c.namespace, node), r)
 }
 
 // Stop asks a node to end a workload and returns when it is gone.
 func (c *Client) Stop(ctx context.Context, node string, r StopRequest) (StopReply, error) {
+	ctx, cancel := withTimeout(ctx, stopTimeout)
+	defer cancel()
 	return ask[StopReply](ctx, c.nc, StopSubject(c.namespace, node), r)
 }
 
@@ -226,6 +233,7 @@ func gather[Reply any](ctx context.Context, nc *nats.Conn, subject string, body 
 		}
 		defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
 		var silence <-chan time.Time
+		patience := max(quiet, min(timeLeft(ctx)/10, mostQuiet))
 		for {
 			select {
 			case m, open := <-replies:
@@ -236,7 +244,7 @@ func gather[Reply any](ctx context.Context, nc *nats.Conn, subject string, body 
 				if ours && len(m.Data) > 0 && !yield(decode[Reply](m.Data)) {
 					return
 				}
-				silence = time.After(quiet)
+				silence = time.After(patience)
 			case <-silence:
 				return
 			case <-ctx.Done():
@@ -306,6 +314,14 @@ func stream[T any](ctx context.Context, nc *nats.Conn, subject string, parse fun
 			}
 		}
 	}
+}
+
+func timeLeft(ctx context.Context) time.Duration {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return time.Until(end)
 }
 
 func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {

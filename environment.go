@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/nats-io/nkeys"
 )
@@ -32,9 +33,12 @@ func SealEnvironment(env map[string]string, sender nkeys.KeyPair, xkey string) (
 // OpenEnvironment reverses [SealEnvironment] with the node's curve key and
 // the sender's public one.
 func OpenEnvironment(sealed string, node nkeys.KeyPair, sender string) (map[string]string, error) {
-	box, err := base64.StdEncoding.DecodeString(sealed)
+	box, err := base64.StdEncoding.Strict().DecodeString(sealed)
 	if err != nil {
 		return nil, err
+	}
+	if strings.ContainsAny(sealed, "\r\n") { // which the decoder skips: one box has one text
+		return nil, errors.New("illegal line break in base64 data")
 	}
 	if !validXkey(sender) {
 		return nil, errors.New("the sender's key is no public curve key")

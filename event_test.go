@@ -154,9 +154,20 @@ func FuzzParseEvent(f *testing.F) {
 	f.Add("$NEX.events.a.b", []byte(`{"specversion":"1.0","data_base64":"eA==","x":null}`))
 	f.Add("$NEX.events.a.b", []byte(`{"specversion":"0.3","datacontentencoding":"base64","data":5}`))
 	f.Fuzz(func(t *testing.T, subject string, data []byte) {
-		if e, err := nex.ParseEvent(subject, data); err == nil {
-			_, _ = json.Marshal(e.Event)
-			_ = e.Subject()
+		e, err := nex.ParseEvent(subject, data)
+		if err != nil {
+			return
+		}
+		if ns, _, bad := nex.ParseEventSubject(subject); bad != nil || e.Namespace != ns {
+			t.Errorf("%q: namespace %q, %v", subject, e.Namespace, bad)
+		}
+		body, err := json.Marshal(e.Event)
+		if err != nil || e.Validate() != nil {
+			return // it says less than an event must
+		}
+		again, err := nex.ParseEvent(subject, body)
+		if err != nil || again.ID() != e.ID() || again.Type() != e.Type() || again.Source() != e.Source() || !again.Time().Equal(e.Time()) {
+			t.Errorf("%s became %s, %v", data, body, err)
 		}
 	})
 }
@@ -247,8 +258,16 @@ func FuzzParseLog(f *testing.F) {
 	f.Fuzz(func(t *testing.T, subject string, data []byte) {
 		l, err := nex.ParseLog(subject, data)
 		s, bad := nex.ParseLogSubject(subject)
-		if err == nil && (bad != nil || l.Workload+l.ID != s.Workload+s.ID && l.Workload+l.ID != s.ID+s.Workload) {
+		if err != nil {
+			return
+		}
+		if bad != nil || l.Workload+l.ID != s.Workload+s.ID && l.Workload+l.ID != s.ID+s.Workload || l.Namespace != s.Namespace || l.Node != s.Node {
 			t.Errorf("%q: %+v", subject, l)
+		}
+		s.Workload, s.ID = l.Workload, l.ID // in their order
+		again, err := nex.ParseLog(s.String(), marshal(t, nex.LogRecord{Text: l.Text, Level: l.Level, ID: l.ID, Error: l.Error}))
+		if err != nil || again != l {
+			t.Errorf("%+v became %+v, %v", l, again, err)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package nex
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -48,7 +49,7 @@ type Workload struct {
 // Deploy signs w and seals its environment for one node.
 func (k Keys) Deploy(w Workload, t Target) (DeployRequest, error) {
 	if !ValidName(w.Name) {
-		return DeployRequest{}, Errorf(Invalid, "workload name %q does not match %s", w.Name, NamePattern)
+		return DeployRequest{}, Errorf(Invalid, "workload name %.64q is too long or does not match %s", w.Name, NamePattern)
 	}
 	env, err := SealEnvironment(w.Environment, k.Sender, t.Xkey)
 	if err != nil {
@@ -118,7 +119,9 @@ func (r DeployRequest) Fingerprint() (string, error) {
 		return "", fmt.Errorf("encode request: %w", err)
 	}
 	var fields map[string]any // again, as who reads it from the wire would encode it
-	if err := json.Unmarshal(data, &fields); err != nil {
+	exact := json.NewDecoder(bytes.NewReader(data))
+	exact.UseNumber()
+	if err := exact.Decode(&fields); err != nil {
 		return "", fmt.Errorf("encode request: %w", err)
 	}
 	if data, err = json.Marshal(fields); err != nil {

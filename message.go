@@ -3,9 +3,12 @@ package nex
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // WorkloadType names the runtime a workload needs.
@@ -183,15 +186,38 @@ type Location struct{ url.URL }
 
 // ParseLocation parses nats://BUCKET/key.
 func ParseLocation(s string) (Location, error) {
-	u, err := url.Parse(s)
+	l, err := parseURL(s)
 	if err != nil {
-		return Location{}, Errorf(Invalid, "artifact location %q: %v", s, err)
+		return Location{}, Errorf(Invalid, "artifact location %.64q: %v", s, err)
 	}
-	l := Location{*u}
-	if u.Scheme != "nats" || l.Bucket() == "" || l.Key() == "" {
-		return Location{}, Errorf(Invalid, "artifact location %q: want nats://BUCKET/key", s)
+	if l.Scheme != "nats" || l.Bucket() == "" || l.Key() == "" {
+		return Location{}, Errorf(Invalid, "artifact location %.64q: want nats://BUCKET/key", s)
 	}
 	return l, nil
+}
+
+func parseURL(s string) (Location, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		var e *url.Error
+		if errors.As(err, &e) {
+			err = e.Err // without the URL, which may be long
+		}
+		return Location{}, err
+	}
+	l := Location{*u}
+	return l, l.check()
+}
+
+// check refuses what does not fit into the subjects of an Object Store.
+func (l Location) check() error {
+	if len(l.Host) > maxToken || len(l.Path) > maxSubject {
+		return fmt.Errorf("the bucket has at most %d bytes and the key %d", maxToken, maxSubject)
+	}
+	if !utf8.ValidString(l.Host) || !utf8.ValidString(l.Path) { // which JSON cannot carry
+		return errors.New("bucket and key must be UTF-8")
+	}
+	return nil
 }
 
 // Bucket is the name of the Object Store bucket.
@@ -206,16 +232,16 @@ func (l Location) MarshalJSON() ([]byte, error) { return json.Marshal(l.URL) }
 // UnmarshalJSON reads the object form or a string.
 func (l *Location) UnmarshalJSON(data []byte) error {
 	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte{'"'}) {
-		return json.Unmarshal(data, &l.URL)
+		if err := json.Unmarshal(data, &l.URL); err != nil {
+			return err
+		}
+		return l.check()
 	}
 	var s string
 	if err := json.Unmarshal(data, &s); err != nil {
 		return err
 	}
-	u, err := url.Parse(s)
-	if err != nil {
-		return err
-	}
-	l.URL = *u
-	return nil
+	var err error
+	*l, err = parseURL(s)
+	return err
 }

@@ -45,14 +45,15 @@ type quantity struct {
 	name     string
 	value    *int
 	function bool // for functions; else for services
+	most     int  // whatever a ceiling says
 }
 
 func (s *Settings) quantities() []quantity {
 	return []quantity{
-		{"function_timeout_ms", &s.FunctionTimeoutMS, true},
-		{"function_memory_mib", &s.FunctionMemoryMiB, true},
-		{"max_concurrency", &s.MaxConcurrency, true},
-		{"stop_grace_ms", &s.StopGraceMS, false},
+		{"function_timeout_ms", &s.FunctionTimeoutMS, true, math.MaxInt32},
+		{"function_memory_mib", &s.FunctionMemoryMiB, true, math.MaxInt32},
+		{"max_concurrency", &s.MaxConcurrency, true, 1000},
+		{"stop_grace_ms", &s.StopGraceMS, false, math.MaxInt32},
 	}
 }
 
@@ -61,9 +62,11 @@ func (s *Settings) quantities() []quantity {
 // than a ceiling. A ceiling that is not set is none.
 func (s Settings) For(t WorkloadType, defaults, ceilings Settings) (Settings, error) {
 	for i, q := range s.quantities() {
-		ceiling := *ceilings.quantities()[i].value
+		byDefault, ceiling := *defaults.quantities()[i].value, *ceilings.quantities()[i].value
 		if ceiling == 0 {
-			ceiling = math.MaxInt
+			ceiling = q.most
+		} else if byDefault == 0 {
+			byDefault = ceiling
 		}
 		switch v := *q.value; {
 		case v < 0:
@@ -73,7 +76,7 @@ func (s Settings) For(t WorkloadType, defaults, ceilings Settings) (Settings, er
 		case q.function != t.IsFunction() && v > 0:
 			return s, wrongType(q.name, q.function)
 		case q.function == t.IsFunction() && v == 0:
-			*q.value = min(*defaults.quantities()[i].value, ceiling)
+			*q.value = min(byDefault, ceiling)
 		}
 	}
 	forbidden := ceilings.Broadcast != nil && !*ceilings.Broadcast

@@ -19,7 +19,7 @@ func TestSettingsFor(t *testing.T) {
 		want           nex.Settings
 		code           nex.Code
 	}{
-		"a function that asks for nothing": {t: nex.V8, want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64}},
+		"a function that asks for nothing": {t: nex.V8, want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64, MaxConcurrency: 10}},
 		"a service that asks for nothing":  {t: nex.Native, want: nex.Settings{StopGraceMS: 10_000}},
 		"up to the ceiling": {t: nex.Wasm, asked: nex.Settings{FunctionTimeoutMS: 5000, FunctionMemoryMiB: 1, MaxConcurrency: 10, Broadcast: &yes},
 			want: nex.Settings{FunctionTimeoutMS: 5000, FunctionMemoryMiB: 1, MaxConcurrency: 10, Broadcast: &yes}},
@@ -31,12 +31,12 @@ func TestSettingsFor(t *testing.T) {
 		"broadcast of a service":      {t: nex.Native, asked: nex.Settings{Broadcast: &yes}, code: nex.Invalid},
 		"no broadcast of a service":   {t: nex.Native, asked: nex.Settings{Broadcast: &no}, want: nex.Settings{StopGraceMS: 10_000, Broadcast: &no}},
 		"broadcast by default": {t: nex.V8, broadcast: &yes, may: &yes,
-			want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64, Broadcast: &yes}},
+			want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64, MaxConcurrency: 10, Broadcast: &yes}},
 		"no broadcast against the default": {t: nex.V8, asked: nex.Settings{Broadcast: &no}, broadcast: &yes,
-			want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64, Broadcast: &no}},
+			want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64, MaxConcurrency: 10, Broadcast: &no}},
 		"broadcast forbidden": {t: nex.V8, asked: nex.Settings{Broadcast: &yes}, may: &no, code: nex.Denied},
 		"broadcast by default, but forbidden": {t: nex.V8, broadcast: &yes, may: &no,
-			want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64}},
+			want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64, MaxConcurrency: 10}},
 	} {
 		d, l := defaults, ceilings
 		d.Broadcast, l.Broadcast = c.broadcast, c.may

@@ -67,15 +67,15 @@ func ValidToken(s string) bool {
 }
 
 // ValidReply reports whether a node may answer on the reply subject of a
-// message: there is one, and it is no way to give commands with the node's
-// permissions, to nodes, JetStream or the server.
+// message: there is one, not too long, and it is no way to give commands with
+// the node's permissions, to nodes, JetStream or the server.
 func ValidReply(s string) bool {
-	for _, prefix := range []string{Prefix + ".", "$JS.API.", "$SYS."} {
+	for _, prefix := range []string{Prefix + ".", "$JS.", "$KV.", "$O.", "$SYS."} {
 		if strings.HasPrefix(s, prefix) {
 			return false
 		}
 	}
-	return s != ""
+	return s != "" && len(s) <= maxSubject
 }
 
 // ParseEventSubject returns the namespace and type that [EventSubject] joined.

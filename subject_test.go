@@ -177,8 +177,9 @@ func matches(p, s string) bool {
 
 func TestValidReply(t *testing.T) {
 	for s, want := range map[string]bool{
-		"_INBOX.x": true, "reply.here": true, "$JS.ACK.x": true, "$NEXT.x": true,
+		"_INBOX.x": true, "reply.here": true, "$JSON": true, "$NEXT.x": true, strings.Repeat("x", 1024): true,
 		"": false, "$NEX.LAMEDUCK.N1": false, "$NEX.events.ns.heartbeat": false, "$JS.API.STREAM.DELETE.x": false, "$SYS.REQ.x": false,
+		"$JS.hub.API.STREAM.DELETE.x": false, "$KV.b.k": false, "$O.b.C.x": false, strings.Repeat("x", 1025): false,
 	} {
 		if nex.ValidReply(s) != want {
 			t.Errorf("%q: want %t", s, want)

@@ -29,76 +29,89 @@ type running struct {
 	node nex.NodeInfo
 }
 
-// deploy uploads f and runs as many copies as flags say on nodes that bid.
+// deploy uploads f and runs as many copies as flags say on nodes that take them.
 // Functions overlap with the copies they replace, so that no message goes
 // unanswered; services are stopped first, since two might want the same port.
-// So is a function on a node that has room for no other.
+// So are functions where there is no room for both.
 func (d *deployer) deploy(ctx context.Context, f source, flags deployFlags) ([]placement, error) {
-	bids, old, err := d.choose(ctx, f, flags)
-	overlap := f.typ.IsFunction()
-	if errors.As(err, new(noBidError)) && d.replace && len(old) > 0 {
-		bids, overlap, err = nodesOf(old), false, nil
-	}
+	verdicts, old, err := d.ask(ctx, f, flags)
 	if err != nil {
 		return nil, err
 	}
 	if len(old) > 0 && !d.replace {
 		return nil, fmt.Errorf("workload '%s' already runs as %s on node %s: stop it, drop --no-stop, or choose another --name", f.name, old[0].id, old[0].node.NodeID)
 	}
+	nodes, overlap, err := choose(verdicts, old, flags.count, f)
+	if err != nil {
+		return nil, err
+	}
 	location, err := d.upload(ctx, f)
 	if err != nil {
 		return nil, err
 	}
 	if !overlap {
-		if err := d.stopAll(ctx, f.name, old); err != nil {
+		if _, err := d.stopAll(ctx, f.name, old); err != nil {
 			return nil, err
 		}
 	}
 	w := flags.workload(f.name, f.typ)
 	w.Location, w.SHA256, w.Description, w.JSDomain, w.SourceName = location, f.sha256, devDescription, d.conn.jsDomain, filepath.Base(f.path)
-	placed, err := d.spread(ctx, bids, w, flags.count)
-	if err != nil || !overlap {
+	placed, err := d.spread(ctx, nodes, w, flags.count)
+	switch {
+	case err != nil && !overlap && len(old) > 0:
+		return nil, fmt.Errorf("%w (the former copies of '%s' were stopped before)", err, f.name)
+	case err != nil || !overlap:
 		return placed, err
 	}
-	if err := d.stopAll(ctx, f.name, old); err != nil {
-		return nil, errors.Join(err, d.undo(ctx, placed)) // the old ones go on alone
+	if stopped, err := d.stopAll(ctx, f.name, old); err != nil {
+		if stopped == 0 && nex.CodeOf(err) != nex.Timeout {
+			return nil, errors.Join(err, d.undo(ctx, placed)) // the old ones go on alone
+		}
+		return nil, fmt.Errorf("the new '%s' runs, but a former copy may too: %w", f.name, err)
 	}
 	return placed, nil
 }
 
-// choose asks who would run f and who runs something of its name.
-func (d *deployer) choose(ctx context.Context, f source, flags deployFlags) (bids []nex.NodeInfo, old []running, err error) {
+// ask asks who would run f and who runs something of its name.
+func (d *deployer) ask(ctx context.Context, f source, flags deployFlags) (verdicts []verdict, old []running, err error) {
 	request, err := flags.auction(f, d.keys)
 	if err != nil {
 		return nil, nil, err
 	}
-	var noBid error
-	g, asking := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		bids, noBid = d.bidders(asking, d.client, request, flags.node)
-		if errors.As(noBid, new(noBidError)) {
-			return nil
-		}
-		return noBid
-	})
-	g.Go(func() (err error) { old, err = d.find(asking, f.name); return err })
-	if err := g.Wait(); err != nil {
-		return nil, nil, err
-	}
-	if f.dynamic && noBid != nil {
-		noBid = noBidError{fmt.Errorf("%w (%s needs files of its host: only nodes without a sandbox take that; link it statically, as with CGO_ENABLED=0 go build)", noBid, f.path)}
-	}
-	return bids, old, noBid
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) { verdicts, err = d.bidders(ctx, d.client, request, flags.node); return err })
+	g.Go(func() (err error) { old, err = d.find(ctx, f.name); return err })
+	return verdicts, old, g.Wait()
 }
 
-// nodesOf lists nodes, each once.
-func nodesOf(list []running) (nodes []nex.NodeInfo) {
-	for _, w := range list {
-		if !slices.ContainsFunc(nodes, func(n nex.NodeInfo) bool { return n.NodeID == w.node.NodeID }) {
-			nodes = append(nodes, w.node)
+// choose picks the nodes to deploy to, and says whether new copies fit beside
+// old ones. If not, the places of those count as free.
+func choose(verdicts []verdict, old []running, copies int, f source) (nodes []nex.NodeInfo, overlap bool, err error) {
+	takers := slices.DeleteFunc(slices.Clone(verdicts), func(v verdict) bool { return !v.takes() })
+	if free := room(takers); free >= copies {
+		return places(takers), f.typ.IsFunction(), nil
+	}
+	free := room(takers)
+	for _, v := range verdicts {
+		n := len(slices.DeleteFunc(slices.Clone(old), func(w running) bool { return w.node.NodeID != v.NodeID }))
+		if n > 0 && v.lacksRoom() {
+			takers = append(takers, v)
+		}
+		if n > 0 && (v.takes() || v.lacksRoom()) {
+			free += n
 		}
 	}
-	return nodes
+	if free >= copies {
+		return places(takers), false, nil
+	}
+	why := summarize(verdicts)
+	if free > 0 {
+		why = fmt.Sprintf("there is room for %d of %d copies on %s", free, copies, why)
+	}
+	if f.dynamic {
+		why += fmt.Sprintf(" (%s needs files of its host: only nodes without a sandbox take that; link it statically, as with CGO_ENABLED=0 go build)", f.path)
+	}
+	return nil, false, refusedError{fmt.Errorf("unable to locate candidate node - %s", why)}
 }
 
 // find lists the workloads of a name in the namespace, on all nodes. It asks
@@ -113,6 +126,9 @@ func (d *deployer) find(ctx context.Context, name string) ([]running, error) {
 			return nil, err
 		}
 		info, err := d.client.Info(ctx, n.NodeID)
+		if nex.CodeOf(err) == nex.NoSuchNode {
+			continue // it has just left
+		}
 		if err != nil {
 			return nil, fmt.Errorf("look for workload '%s' on node %s: %w", name, n.NodeID, answered(err))
 		}
@@ -125,17 +141,18 @@ func (d *deployer) find(ctx context.Context, name string) ([]running, error) {
 	return found, nil
 }
 
-// stopAll stops workloads that are replaced.
-func (d *deployer) stopAll(ctx context.Context, name string, old []running) error {
+// stopAll stops workloads that are replaced, and says how many it did.
+func (d *deployer) stopAll(ctx context.Context, name string, old []running) (stopped int, err error) {
 	for _, w := range old {
 		if !d.json {
-			fmt.Fprintf(d.stdout, "Workload %s (%s) already exists on the target. Attempting to stop it\n", name, w.id)
+			fmt.Fprintf(d.stdout, "Workload %s (%s) already exists on the target. Attempting to stop it\n", name, escape(w.id))
 		}
 		if err := d.stop(ctx, name, w); err != nil {
-			return err
+			return stopped, err
 		}
+		stopped++
 	}
-	return nil
+	return stopped, nil
 }
 
 // stop ends one workload. One that is gone already is fine.
@@ -158,8 +175,8 @@ func (d *deployer) target(n nex.NodeInfo) nex.Target {
 }
 
 // spread deploys copies of a workload, one node after the other in turn. A
-// node that has no room after all is passed over. All copies run in the end,
-// or none.
+// node that refuses after all is passed over. All copies run in the end, or
+// none.
 func (d *deployer) spread(ctx context.Context, nodes []nex.NodeInfo, w nex.Workload, copies int) (placed []placement, err error) {
 	for len(placed) < copies {
 		if len(nodes) == 0 {
@@ -167,14 +184,17 @@ func (d *deployer) spread(ctx context.Context, nodes []nex.NodeInfo, w nex.Workl
 		}
 		node := nodes[0]
 		p, refused := d.place(ctx, node, w)
-		switch {
+		switch code := nex.CodeOf(refused); {
 		case refused == nil:
 			placed = append(placed, p)
 			nodes = append(nodes[1:], node)
-		case nex.CodeOf(refused) == nex.Exhausted || nex.CodeOf(refused) == nex.LameDuck:
-			err, nodes = refused, nodes[1:]
-		default:
+		case code == nex.Timeout || ctx.Err() != nil:
+			refused = fmt.Errorf("%w; whether it runs there is not known: nex node probe --workload %s tells", refused, w.Name)
 			return nil, errors.Join(refused, d.undo(ctx, placed))
+		case code == nex.Invalid: // wherever it is asked for
+			return nil, errors.Join(refused, d.undo(ctx, placed))
+		default:
+			err, nodes = refused, nodes[1:]
 		}
 	}
 	return placed, nil

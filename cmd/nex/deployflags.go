@@ -48,12 +48,16 @@ func (f *deployFlags) addPlace(cmd *fisk.CmdClause) {
 	cmd.Flag("count", "How many copies to run, spread over the nodes").Default("1").IntVar(&f.count)
 }
 
+// maxCopies is how many copies one command may ask for.
+const maxCopies = 1000
+
 // check refuses what no node would take of a workload of type t.
 func (f *deployFlags) check(name string, t nex.WorkloadType) error {
-	const most = 1000 // copies by one command
 	switch {
-	case f.count < 1 || f.count > most:
-		return fmt.Errorf("--count must be 1 to %d", most)
+	case f.count < 1 || f.count > maxCopies:
+		return fmt.Errorf("--count must be 1 to %d", maxCopies)
+	case t.IsFunction() && f.essential:
+		return fmt.Errorf("%s is a function: --essential is for services", name)
 	case t.IsFunction() && len(f.triggers) == 0:
 		return fmt.Errorf("cannot start a function-type workload without specifying at least one trigger subject: add --trigger_subject SUBJECT")
 	case !t.IsFunction() && len(f.triggers) > 0:

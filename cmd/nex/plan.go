@@ -8,12 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/choria-io/fisk"
 	"github.com/jedib0t/go-pretty/v6/table"
-	"golang.org/x/sync/errgroup"
 
 	"nex"
 )
@@ -93,36 +91,8 @@ func (p *planCmd) keys() (nex.Keys, error) {
 	return nex.Keys{Issuer: issuer}, err
 }
 
-func (p *planCmd) print(verdicts []verdict) error {
-	takers := takers(verdicts)
-	switch {
-	case p.json:
-		if err := p.printJSON(verdicts); err != nil {
-			return err
-		}
-	case len(verdicts) > 0:
-		t := newTable(summarize(verdicts))
-		t.AppendHeader(table.Row{"ID", "Name", "Workloads", "Takes it", "Why not"})
-		for _, v := range verdicts {
-			takes := "yes"
-			if !v.Takes {
-				takes = "no"
-			}
-			t.AppendRow(table.Row{v.Node, v.Name, v.Workloads, takes, strings.Join(v.Refusals, "\n")})
-		}
-		fmt.Fprintln(p.stdout, t.Render())
-	}
-	switch {
-	case len(verdicts) == 0:
-		return unreachableError{errors.New("no nodes discovered (start one with \"nex dev\" or \"nex node up\")")}
-	case takers == 0:
-		return refusedError{errors.New(summarize(verdicts))}
-	}
-	return nil
-}
-
-// verdict is what one node would do with a workload.
-type verdict struct {
+// planned is a verdict as JSON.
+type planned struct {
 	Node      string   `json:"node"`
 	Name      string   `json:"name"`
 	Workloads int      `json:"workloads"` // it runs now
@@ -130,101 +100,33 @@ type verdict struct {
 	Refusals  []string `json:"refusals,omitempty"`
 }
 
-// survey asks every node whether it would take a workload. Those of Nex 0.2.7
-// do not say why they would not; what their tags tell is said for them.
-func survey(ctx context.Context, client *nex.Client, r nex.AuctionRequest) ([]verdict, error) {
-	r.Explain = true
-	var nodes []nex.NodeInfo
-	bids := map[string]nex.Bid{}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		for n, err := range client.Nodes(ctx, nex.NodeFilter{}) {
-			if err != nil {
-				return err
-			}
-			nodes = append(nodes, n)
-		}
-		return nil
-	})
-	g.Go(func() error {
-		for b, err := range client.Auction(ctx, r) {
-			if err != nil {
-				return err
-			}
-			bids[b.NodeID] = b
-		}
-		return nil
-	})
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	var verdicts []verdict
-	for _, n := range nodes {
-		bid, answered := bids[n.NodeID]
-		why := bid.Refusals
-		if !answered {
-			if why = r.Misses(n); len(why) == 0 {
-				why = []string{"does not say why it would not"}
-			}
-		}
-		verdicts = append(verdicts, verdict{n.NodeID, n.Name(), n.RunningMachines, len(why) == 0, why})
-	}
-	slices.SortFunc(verdicts, func(a, b verdict) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Node, b.Node))
-	})
-	return verdicts, nil
-}
-
-func takers(verdicts []verdict) (n int) {
+func (p *planCmd) print(verdicts []verdict) error {
+	list := []planned{}
+	t := newTable(summarize(verdicts))
+	t.AppendHeader(table.Row{"ID", "Name", "Workloads", "Takes it", "Why not"})
 	for _, v := range verdicts {
-		if v.Takes {
-			n++
+		list = append(list, planned{v.NodeID, v.Name(), v.RunningMachines, v.takes(), v.Refusals})
+		takes := "yes"
+		if !v.takes() {
+			takes = "no"
 		}
+		t.AppendRow(table.Row{v.NodeID, v.Name(), v.RunningMachines, takes, strings.Join(v.Refusals, "\n")})
 	}
-	return n
-}
-
-// summarize counts nodes by the first reason each has, as in "0 of 3 nodes
-// take it: 2 lack tag gpu=true, 1 is in lame duck mode".
-func summarize(verdicts []verdict) string {
-	counts := map[string]int{}
-	for _, v := range verdicts {
-		if !v.Takes {
-			counts[v.Refusals[0]]++
+	switch {
+	case p.json:
+		if err := p.printJSON(list); err != nil {
+			return err
 		}
+	case len(verdicts) > 0:
+		fmt.Fprintln(p.stdout, t.Render())
 	}
-	reasons := make([]string, 0, len(counts))
-	for why := range counts {
-		reasons = append(reasons, why)
+	switch n := room(verdicts); {
+	case len(verdicts) == 0:
+		return errNoNodes
+	case n == 0:
+		return refusedError{errors.New(summarize(verdicts))}
+	case n < p.count:
+		return refusedError{fmt.Errorf("there is room for %d of %d copies", n, p.count)}
 	}
-	slices.SortFunc(reasons, func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
-	for i, why := range reasons {
-		n := counts[why]
-		if n > 1 {
-			why = plural(why)
-		}
-		reasons[i] = fmt.Sprintf("%d %s", n, why)
-	}
-	text := fmt.Sprintf("%d of %d nodes", takers(verdicts), len(verdicts))
-	if len(reasons) > 0 {
-		text += ": " + strings.Join(reasons, ", ")
-	}
-	return text
-}
-
-// plural makes a refusal of one node one of several: refusals begin with a
-// verb.
-func plural(refusal string) string {
-	verb, rest, _ := strings.Cut(refusal, " ")
-	switch verb {
-	case "is":
-		verb = "are"
-	case "has":
-		verb = "have"
-	case "does":
-		verb = "do"
-	default:
-		verb = strings.TrimSuffix(verb, "s")
-	}
-	return verb + " " + rest
+	return nil
 }

@@ -61,7 +61,7 @@ func (r *runCmd) run(ctx context.Context) error {
 	if err := r.stat(ctx, nc, location, &src); err != nil {
 		return err
 	}
-	bids, old, err := d.choose(ctx, src, r.deployFlags)
+	verdicts, old, err := d.ask(ctx, src, r.deployFlags)
 	if err != nil {
 		return err
 	}
@@ -70,9 +70,13 @@ func (r *runCmd) run(ctx context.Context) error {
 		return fmt.Errorf("workload '%s' already runs as %s on node %s: stop it first (nex stop %s %s --name %s --issuer %s) or choose another --name",
 			r.name, id, node, node, id, r.name, r.issuer)
 	}
+	nodes, _, err := choose(verdicts, nil, r.count, src)
+	if err != nil {
+		return err
+	}
 	w := r.workload(src.name, src.typ)
 	w.Location, w.SHA256, w.Description, w.JSDomain = location, src.sha256, r.description, r.conn.jsDomain
-	placed, err := d.spread(ctx, bids, w, r.count)
+	placed, err := d.spread(ctx, nodes, w, r.count)
 	if err != nil {
 		return err
 	}
@@ -81,7 +85,8 @@ func (r *runCmd) run(ctx context.Context) error {
 
 // placeArguments tells a node's id from the first variable of the environment.
 func (r *runCmd) placeArguments() error {
-	if key, value, isEnv := strings.Cut(r.node, "="); isEnv {
+	if i := strings.IndexAny(r.node, "=:"); i >= 0 { // as the parser does with the rest
+		key, value := r.node[:i], r.node[i+1:]
 		if r.node = ""; key == "" {
 			return errors.New("a variable of the environment needs a name: KEY=VALUE")
 		}

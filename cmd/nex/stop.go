@@ -57,6 +57,9 @@ func (s *stopCmd) run(ctx context.Context) error {
 	defer cancel()
 	defer s.notice("Waiting for the workload to end…")()
 	reply, err := signAndStop(ctx, client, nex.Keys{Issuer: issuer}, s.name, running{s.id, nex.NodeInfo{NodeID: s.node}})
+	if nex.CodeOf(err) == nex.Timeout {
+		return fmt.Errorf("⛔ Workload stop request failed: %w; it may still be ending, for as long as its stop_grace_ms: nex node info %s tells", answered(err), s.node)
+	}
 	if err != nil {
 		return fmt.Errorf("⛔ Workload stop request failed: %w", answered(err))
 	}

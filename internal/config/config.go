@@ -91,7 +91,7 @@ func Default() Config {
 		HandshakeTimeout:    5 * time.Second,
 		ReplayWindow:        time.Minute,
 		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000},
-		Ceilings:            nex.Settings{FunctionTimeoutMS: 600_000, FunctionMemoryMiB: 2048, MaxConcurrency: 1000, StopGraceMS: 600_000},
+		Ceilings:            nex.Settings{FunctionTimeoutMS: 600_000, FunctionMemoryMiB: 2048, StopGraceMS: 60_000},
 	}
 }
 

@@ -107,9 +107,9 @@ func Keys() []Key {
 		{"stop_grace_ms", Positive, Works, "how long a service may take to end before it is killed (default 10000)", func(d *draft) any { return &d.Defaults.StopGraceMS }},
 		{"ceilings.function_timeout_ms", Positive, Works, "(default 600000)", func(d *draft) any { return &d.Ceilings.FunctionTimeoutMS }},
 		{"ceilings.function_memory_mib", Positive, Works, "(default 2048)", func(d *draft) any { return &d.Ceilings.FunctionMemoryMiB }},
-		{"ceilings.max_concurrency", Positive, Works, "(default 1000)", func(d *draft) any { return &d.Ceilings.MaxConcurrency }},
+		{"ceilings.max_concurrency", Positive, Works, "(default 1000; what is given here goes for those too that do not ask)", func(d *draft) any { return &d.Ceilings.MaxConcurrency }},
 		{"ceilings.broadcast", Bool, Works, "false refuses functions with broadcast (default true)", func(d *draft) any { return &d.Ceilings.Broadcast }},
-		{"ceilings.stop_grace_ms", Positive, Works, "(default 600000)", func(d *draft) any { return &d.Ceilings.StopGraceMS }},
+		{"ceilings.stop_grace_ms", Positive, Works, "(default 60000)", func(d *draft) any { return &d.Ceilings.StopGraceMS }},
 
 		// The node itself
 		{"tags", TextMap, Works, "labels of this node; node_name is its name", func(d *draft) any { return &d.Tags }},

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"fmt"
 	"path"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"nex"
@@ -26,6 +28,16 @@ type check struct {
 	name string
 	test func(*node, *candidate) error
 }
+
+const (
+	// maxTriggers is how many subjects may trigger one function.
+	maxTriggers = 256
+	// maxLife is how far ahead bound claims may expire: they are remembered
+	// until then.
+	maxLife = time.Hour
+	// maxLogged is how many bytes of a refusal go into the log.
+	maxLogged = 512
+)
 
 // fileName is what is shown of a source name; others are ignored.
 var fileName = regexp.MustCompile(`^[\w@+-][\w@+. -]{0,99}$`)
@@ -60,11 +72,30 @@ func (n *node) admit(namespace string, r nex.DeployRequest) (workload.Spec, erro
 	}
 	for _, check := range checks {
 		if err := check.test(n, c); err != nil {
-			n.log.Info("Deploy refused", "namespace", namespace, "check", check.name, "error", err)
+			n.log.Info("Deploy refused", "namespace", namespace, "check", check.name, "error", brief(err))
 			return workload.Spec{}, err
 		}
 	}
 	return c.spec, nil
+}
+
+// notValid says that claims are good for another time. Those of Nex 0.2.7 get
+// its text to the letter.
+func notValid(c nex.Claims, now time.Time) string {
+	text := "standard claims within JWT are not valid"
+	if c.Bound() {
+		text += fmt.Sprintf(": they expire at %s, here it is %s", c.Expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return text
+}
+
+// brief is an error's text as the log shows it: some quote the request.
+func brief(err error) string {
+	text := err.Error()
+	if len(text) > maxLogged {
+		text = strings.ToValidUTF8(text[:maxLogged], "") + "…"
+	}
+	return text
 }
 
 func (n *node) checkLameDuck(*candidate) error {
@@ -84,7 +115,7 @@ func (n *node) checkNamespace(c *candidate) error {
 func (n *node) checkType(c *candidate) error {
 	t, ok := n.supports(c.request.Type)
 	if !ok {
-		return nex.Errorf(nex.Unsupported, "Unsupported workload type on this node: %s", c.request.Type)
+		return nex.Errorf(nex.Unsupported, "Unsupported workload type on this node: %.64s", c.request.Type)
 	}
 	c.spec.Type = t
 	return nil
@@ -114,10 +145,13 @@ func (n *node) checkClaims(c *candidate) error {
 		return refuse(c.claimsErr)
 	}
 	if !c.claims.ValidAt(c.now) {
-		return refuse("standard claims within JWT are not valid")
+		return refuse(notValid(c.claims, c.now))
 	}
 	if err := c.claims.Allow(nex.ForDeploy, c.namespace, n.identity.id); err != nil {
 		return refuse(err)
+	}
+	if c.claims.Bound() && c.claims.Expires.After(c.now.Add(maxLife)) {
+		return refuse(fmt.Sprintf("the claims expire more than %s ahead", maxLife))
 	}
 	if !c.claims.Bound() {
 		if n.cfg.Settings.RequireBoundClaims {
@@ -137,7 +171,7 @@ func (n *node) checkClaims(c *candidate) error {
 
 func (n *node) checkName(c *candidate) error {
 	if !nex.ValidName(c.claims.Name) {
-		return nex.Errorf(nex.Invalid, "Invalid deploy request: workload name claim ('%s') does not match requirements (%s)", c.claims.Name, nex.NamePattern)
+		return nex.Errorf(nex.Invalid, "Invalid deploy request: workload name claim ('%.300s') does not match requirements (%s)", c.claims.Name, nex.NamePattern)
 	}
 	return nil
 }
@@ -149,6 +183,9 @@ func (n *node) checkTriggers(c *candidate) error {
 	}
 	if len(triggers) == 0 && c.spec.Type.IsFunction() {
 		return nex.Errorf(nex.Invalid, "Failed to deploy workload: workload rejected by agent: at least one trigger subject is required for this workload type")
+	}
+	if len(triggers) > maxTriggers {
+		return nex.Errorf(nex.Invalid, "a function has at most %d trigger subjects, not %d", maxTriggers, len(triggers))
 	}
 	for _, s := range triggers {
 		if err := nex.ValidTrigger(s); err != nil {
@@ -179,6 +216,9 @@ func (n *node) checkLocation(c *candidate) error {
 	l := c.request.Location
 	if l.Bucket() == "" || l.Key() == "" {
 		return nex.Errorf(nex.Invalid, "Invalid deploy request: location must be nats://BUCKET/key")
+	}
+	if d := c.request.JSDomain; d != "" && !nex.ValidToken(d) {
+		return nex.Errorf(nex.Invalid, "Invalid deploy request: jsdomain is no JetStream domain")
 	}
 	c.spec.Artifact = artifact.Ref{Bucket: l.Bucket(), Key: l.Key(), Domain: c.request.JSDomain}
 	c.spec.File = l.Key()

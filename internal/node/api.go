@@ -18,7 +18,7 @@ var (
 
 // Deploy admits and runs a workload.
 func (n *node) Deploy(ctx context.Context, namespace string, r nex.DeployRequest) (nex.DeployReply, error) {
-	if err := n.checkLameDuck(nil); err != nil {
+	if err := n.checkLameDuck(nil); err != nil { // first: a full node in lame duck mode says so
 		return nex.DeployReply{}, err
 	}
 	slot, err := n.workloads.Reserve()
@@ -45,7 +45,7 @@ func (n *node) Stop(ctx context.Context, namespace string, r nex.StopRequest) (n
 		return nex.StopReply{}, nex.Errorf(nex.NotFound, "No such workload")
 	}
 	if err := n.admitStop(r, s); err != nil {
-		n.log.Info("Stop refused", "namespace", namespace, "id", s.ID, "error", err)
+		n.log.Info("Stop refused", "namespace", namespace, "id", s.ID, "error", brief(err))
 		return nex.StopReply{}, err
 	}
 	if err := n.workloads.Stop(ctx, s.ID); err != nil {
@@ -84,7 +84,7 @@ func summary(s workload.Summary) nex.MachineSummary {
 // LameDuck makes the node take no new work. Only the first call has effects.
 func (n *node) LameDuck(_ context.Context, r nex.LameDuckRequest) (nex.LameDuckReply, error) {
 	if err := n.admitLameDuck(r); err != nil {
-		n.log.Warn("Lame duck mode refused", "error", err)
+		n.log.Warn("Lame duck mode refused", "error", brief(err))
 		return nex.LameDuckReply{}, err
 	}
 	if n.lameDuck.CompareAndSwap(false, true) {
@@ -107,6 +107,7 @@ func (n *node) Ping() nex.NodeInfo {
 // if it is asked to, or stays silent.
 func (n *node) Auction(r nex.AuctionRequest) (nex.Bid, bool) {
 	bid := nex.Bid{NodeInfo: n.Ping()}
+	bid.Room = n.workloads.Room()
 	refusals := n.refusals(r, bid.NodeInfo)
 	if r.Explain {
 		bid.Refusals = refusals

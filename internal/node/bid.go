@@ -22,24 +22,33 @@ func (n *node) refusals(r nex.AuctionRequest, info nex.NodeInfo) []string {
 	if valid := n.cfg.Settings.ValidIssuers; r.Issuer != "" && len(valid) > 0 && !slices.Contains(valid, r.Issuer) {
 		refuse("takes nothing from issuer %.56s", r.Issuer)
 	}
-	for _, t := range r.WorkloadTypes {
-		known, ok := n.supports(t)
-		if !ok {
+	const most = 16 // types and reasons are enough
+	for _, t := range r.WorkloadTypes[:min(len(r.WorkloadTypes), most)] {
+		if _, ok := n.supports(t); !ok {
 			refuse("takes no %.16s workloads", t)
-			continue
 		}
-		c := &candidate{request: nex.DeployRequest{TriggerSubjects: r.TriggerSubjects, Settings: r.Settings}}
-		c.request.Settings.Sandbox = "" // it was compared already
-		c.spec.Type = known
-		if len(r.TriggerSubjects) > 0 {
-			if err := n.checkTriggers(c); err != nil {
-				refuse("refuses it: %v", err)
-			}
-		}
-		if err := n.checkSettings(c); err != nil {
+	}
+	for _, check := range []check{{"namespace", (*node).checkNamespace}, {"triggers", (*node).checkTriggers}, {"settings", (*node).checkSettings}} {
+		if err := check.test(n, n.imagine(r)); err != nil && len(r.WorkloadTypes) > 0 {
 			refuse("refuses it: %v", err)
 		}
 	}
-	const most = 16 // reasons are enough
 	return why[:min(len(why), most)]
+}
+
+// imagine makes the candidate that the winner of an auction would be asked to
+// run, as far as is known.
+func (n *node) imagine(r nex.AuctionRequest) *candidate {
+	c := &candidate{namespace: r.Namespace, request: nex.DeployRequest{TriggerSubjects: r.TriggerSubjects, Settings: r.Settings}}
+	c.request.Settings.Sandbox = "" // it was compared already
+	if c.namespace == "" {
+		c.namespace = nex.DefaultNamespace
+	}
+	if len(r.WorkloadTypes) > 0 {
+		c.spec.Type, _ = n.supports(r.WorkloadTypes[0])
+	}
+	if c.spec.Type.IsFunction() && len(r.TriggerSubjects) == 0 {
+		c.request.TriggerSubjects = []string{"unknown"} // old clients do not say
+	}
+	return c
 }

@@ -161,23 +161,26 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 		return err
 	}
 	defer api.Close()
-	n.live(ctx, nc, connected)
+	err = n.live(ctx, nc, connected)
 	cfg.Log.Info("Node is stopping")
-	return nil
+	return err
 }
 
-// live announces the node once NATS knows it, and beats until ctx ends.
-func (n *node) live(ctx context.Context, nc *nats.Conn, connected <-chan struct{}) {
+// live announces the node once NATS knows it, and beats until ctx ends. It is an
+// error when the connection ends for good before: a node that hears nobody must
+// not look alive.
+func (n *node) live(ctx context.Context, nc *nats.Conn, connected <-chan struct{}) error {
 	n.log.Info("Use this key as the recipient for encrypted run requests", "public_xkey", n.identity.xkey)
-	if !n.announce(ctx, nc, connected) {
-		return
-	}
+	closed := nc.StatusChanged(nats.CLOSED)
+	n.announce(ctx, nc, connected)
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
+		case <-closed:
+			return fmt.Errorf("the connection to NATS ended for good: %w", nc.LastError())
 		case <-beat.C:
 			p := n.Ping()
 			n.reporter.system(nex.Heartbeat{
@@ -188,11 +191,11 @@ func (n *node) live(ctx context.Context, nc *nats.Conn, connected <-chan struct{
 }
 
 // announce waits for the first connection, for as long as it takes.
-func (n *node) announce(ctx context.Context, nc *nats.Conn, connected <-chan struct{}) bool {
+func (n *node) announce(ctx context.Context, nc *nats.Conn, connected <-chan struct{}) {
 	select {
 	case <-connected:
 	case <-ctx.Done():
-		return false
+		return
 	}
 	for { // until the server knows our subscriptions
 		flush, cancel := context.WithTimeout(ctx, reconnectWait)
@@ -202,7 +205,7 @@ func (n *node) announce(ctx context.Context, nc *nats.Conn, connected <-chan str
 			break
 		}
 		if ctx.Err() != nil || nc.IsClosed() {
-			return false
+			return
 		}
 	}
 	n.log.Info("NATS execution engine awaiting commands", "id", n.identity.id, "version", n.cfg.Version)
@@ -211,7 +214,6 @@ func (n *node) announce(ctx context.Context, nc *nats.Conn, connected <-chan str
 	if n.cfg.Ready != nil {
 		n.cfg.Ready(n.Ping())
 	}
-	return true
 }
 
 // sayStopped is the node's last word, if it had a first one.

@@ -115,9 +115,18 @@ func (r *replays) dropLocked(key replayKey) {
 	}
 }
 
-// makeRoomLocked forgets a request of whoever sent most of them: a flood makes
-// the node forget the flood.
+// makeRoomLocked forgets what is out of date, or else a request of whoever sent
+// most of them: a flood makes the node forget the flood.
 func (r *replays) makeRoomLocked() {
+	now := r.now().Unix()
+	for key, m := range r.seen {
+		if m.until < now {
+			r.dropLocked(key)
+		}
+	}
+	if len(r.seen) < maxReplays {
+		return
+	}
 	var most uint64
 	for owner, n := range r.owned {
 		if n > r.owned[most] {

@@ -24,7 +24,7 @@ func (n *node) admitStop(r nex.StopRequest, s workload.Summary) error {
 	}
 	switch {
 	case !claims.ValidAt(now):
-		return refuse("standard claims within JWT are not valid")
+		return refuse(notValid(claims, now))
 	case claims.Bound() && claims.Workload != s.ID:
 		return refuse(fmt.Sprintf("stop claims are for workload %.64q", claims.Workload))
 	case claims.Name != start.Name:
@@ -39,7 +39,10 @@ func (n *node) admitStop(r nex.StopRequest, s workload.Summary) error {
 	}
 	// Equal claims of Nex 0.2.7 may be meant for several workloads of a name.
 	if err := n.replays.once(keyOf(r.WorkloadJWT, s.ID), claims.Issuer, n.rememberUntil(claims, now)); err != nil {
-		return nex.Errorf(nex.CodeOf(err), "Invalid stop request: %v", err)
+		if nex.CodeOf(err) == nex.Unauthorized {
+			return refuse(err)
+		}
+		n.log.Warn("A stop is not remembered", "id", s.ID, "error", err) // a full disk must not keep what fills it
 	}
 	return nil
 }
@@ -67,10 +70,14 @@ func (n *node) admitLameDuck(r nex.LameDuckRequest) error {
 	case !claims.Bound():
 		return refuse("the claims do not say what they are for")
 	case !claims.ValidAt(now):
-		return refuse("standard claims within JWT are not valid")
+		return refuse(notValid(claims, now))
 	}
 	if err := claims.Allow(nex.ForLameDuck, "", n.identity.id); err != nil {
 		return refuse(err)
 	}
-	return nil // once or twice is the same
+	// A captured command must not work on the node's next life.
+	if err := n.replays.once(keyOf(r.AdminJWT, ""), claims.Issuer, n.rememberUntil(claims, n.now())); err != nil {
+		return refuse(err)
+	}
+	return nil
 }

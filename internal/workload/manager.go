@@ -88,6 +88,14 @@ func (m *Manager) fullLocked() bool {
 	return limit > 0 && len(m.byID)+m.reserved >= limit
 }
 
+// Room is how many more workloads fit, 0 for any number. A full manager has
+// none, see [Manager.Full].
+func (m *Manager) Room() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(0, m.cfg.Limits.Workloads-len(m.byID)-m.reserved)
+}
+
 // Fits reports whether an artifact of this size, in bytes, is within the
 // limits.
 func (m *Manager) Fits(size int64) bool {

@@ -267,7 +267,7 @@ func (w *workload) stop(ctx context.Context, drain time.Duration) error {
 	case <-w.done:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for the end of workload %s: %w", w.id, ctx.Err())
+		return nex.Errorf(nex.Timeout, "workload %s is still ending", w.spec.Name)
 	}
 }
 
