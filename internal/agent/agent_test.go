@@ -54,10 +54,15 @@ func deploy(ctx context.Context, c *guest.Client, id string, typ nex.WorkloadTyp
 
 func invoke(t *testing.T, c *guest.Client, id, payload string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), nextest.Patience)
-	defer cancel()
-	r, err := c.Invoke(ctx, guest.Trigger{ID: id, Subject: "s", Payload: []byte(payload), Timeout: nextest.Patience})
-	return string(r.Payload), err
+	type answer struct {
+		r   guest.Result
+		err error
+	}
+	answered := make(chan answer, 1)
+	tr := guest.Trigger{ID: id, Subject: "s", Payload: []byte(payload), Timeout: nextest.Patience}
+	c.Invoke(tr, time.Now().Add(nextest.Patience), true, func(r guest.Result, err error) { answered <- answer{r, err} })
+	a := nextest.Await(t, answered, "an answer")
+	return string(a.r.Payload), a.err
 }
 
 func TestFunctionsSideBySide(t *testing.T) {

@@ -125,22 +125,34 @@ func (c *Client) forget(id string) {
 	delete(c.sinks, id)
 }
 
-// Invoke runs a function once and waits for its answer or ctx. [ErrNotSent]
-// means that the function did not run. The agent stops
-// the function after t.Timeout, so ctx should end a little later; an agent that
-// does not react to either loses its link, so that no runaway goes on.
-func (c *Client) Invoke(ctx context.Context, t Trigger) (Result, error) {
+// Invoke runs a function once. It waits for nothing: done gets the answer,
+// once, or why there is none: [ErrNotSent] if the function did not run, and
+// context.DeadlineExceeded when due came before an answer. It may be called
+// before Invoke returns, on a goroutine that must not be held up. With hurry the
+// call leaves at once; without, it may leave together with those that follow.
+//
+// The agent stops the function after t.Timeout, so due should be a little
+// later; an agent that does not react to either loses its link, so that no
+// runaway goes on.
+func (c *Client) Invoke(t Trigger, due time.Time, hurry bool, done func(Result, error)) {
 	start := time.Now()
-	data, err := c.link.call(ctx, encodeTrigger(t), t.Payload)
-	if err != nil {
-		return Result{}, err
+	head := encodeTrigger(t)
+	if err := fits(head, t.Payload); err != nil {
+		done(Result{}, err)
+		return
 	}
-	r, err := decodeResult(data)
-	if err != nil {
-		c.link.fail(err)
-	}
-	r.Elapsed = min(r.Elapsed, time.Since(start)) // whatever the guest says
-	return r, err
+	c.link.begin(head, t.Payload, due, hurry, func(o outcome) {
+		if o.err != nil {
+			done(Result{}, o.err)
+			return
+		}
+		r, err := decodeResult(o.data)
+		if err != nil {
+			c.link.fail(err)
+		}
+		r.Elapsed = min(r.Elapsed, time.Since(start)) // whatever the guest says
+		done(r, err)
+	})
 }
 
 // Done is closed when the link has ended, by whichever end.

@@ -54,20 +54,15 @@ type frame struct {
 
 var errFrame = errors.New("malformed frame")
 
-func writeFrame(w *bufio.Writer, f frame) error {
-	var h [headerSize]byte
-	binary.BigEndian.PutUint32(h[0:], uint32(len(f.head)+len(f.body)))
-	h[4] = byte(f.kind)
+func appendFrame(b []byte, f frame) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(f.head)+len(f.body)))
+	flags := byte(0)
 	if f.more {
-		h[5] = flagMore
+		flags = flagMore
 	}
-	binary.BigEndian.PutUint32(h[8:], f.id)
-	for _, part := range [][]byte{h[:], f.head, f.body} {
-		if _, err := w.Write(part); err != nil {
-			return err
-		}
-	}
-	return nil
+	b = append(b, byte(f.kind), flags, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, f.id)
+	return append(append(b, f.head...), f.body...)
 }
 
 // readFrame returns io.EOF between frames only; everything it does not

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -58,6 +59,21 @@ type peers struct {
 	hangUp func() // ends the agent's side
 }
 
+// Invoke calls and waits for the answer.
+func (p peers) Invoke(ctx context.Context, t guest.Trigger) (r guest.Result, err error) {
+	due, ok := ctx.Deadline()
+	if !ok {
+		due = time.Now().Add(time.Hour)
+	}
+	answered := make(chan struct{})
+	p.Client.Invoke(t, due, true, func(got guest.Result, failed error) {
+		r, err = got, failed
+		close(answered)
+	})
+	<-answered
+	return r, err
+}
+
 // connect joins a Client and a Server over an in-memory stream.
 func connect(t *testing.T, a *agent) peers {
 	t.Helper()
@@ -88,15 +104,15 @@ func TestInvokeCarriesEveryField(t *testing.T) {
 	var got guest.Trigger
 	c := connect(t, &agent{invoke: func(_ context.Context, tr guest.Trigger) (guest.Result, error) {
 		got = tr
-		return guest.Result{Payload: []byte("out"), Elapsed: 42}, nil
+		return guest.Result{Payload: []byte("out"), Header: map[string][]string{"B": {"3", ""}}, Elapsed: 42}, nil
 	}})
 	want := guest.Trigger{
 		ID: "w1", Subject: "js.echo", Reply: "_INBOX.x", Payload: []byte("in"), Timeout: time.Minute,
 		Header: map[string][]string{"A": {"1", "2"}, "Long": {strings.Repeat("x", 100_000)}},
 	}
 	r, err := c.Invoke(t.Context(), want)
-	if err != nil || string(r.Payload) != "out" || r.Elapsed != 42 {
-		t.Fatalf("got %q in %d, %v", r.Payload, r.Elapsed, err)
+	if err != nil || string(r.Payload) != "out" || r.Elapsed != 42 || !reflect.DeepEqual(r.Header, map[string][]string{"B": {"3", ""}}) {
+		t.Fatalf("got %q %v in %d, %v", r.Payload, r.Header, r.Elapsed, err)
 	}
 	if got.ID != want.ID || got.Subject != want.Subject || got.Reply != want.Reply || string(got.Payload) != "in" ||
 		len(got.Header["A"]) != 2 || got.Header["Long"][0] != want.Header["Long"][0] || got.Timeout != want.Timeout {
@@ -417,7 +433,7 @@ func TestGreetWhoseContextEndsWithTheHello(t *testing.T) {
 		go cancel()
 		c, err := guest.Greet(ctx, near)
 		if err == nil {
-			if _, err := c.Invoke(t.Context(), guest.Trigger{Timeout: time.Minute}); err != nil {
+			if _, err := (peers{Client: c}).Invoke(t.Context(), guest.Trigger{Timeout: time.Minute}); err != nil {
 				t.Errorf("greeted, but: %v", err)
 			}
 			c.Close()

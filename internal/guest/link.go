@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nex"
@@ -29,9 +30,6 @@ const (
 	// maxLong is how many messages of more than one frame are on their way
 	// at once in one direction, so that few are unfinished at the other end.
 	maxLong = 2
-	// queued is how many frames may wait for the writer; senders block
-	// beyond it.
-	queued = 64
 	// hangAfter is how long the other end may take to answer a call that was
 	// cancelled before the link counts as hung.
 	hangAfter = 2 * time.Second
@@ -71,15 +69,19 @@ type link struct {
 	serve  serveFunc  // nil: the other end must not call
 	notice noticeFunc // nil: the other end must not send notices
 
-	out  chan frame
-	long chan struct{} // a token per long message being sent
-	done chan struct{} // closed when the link has ended
-	wg   sync.WaitGroup
+	outbox *outbox
+	long   chan struct{} // a token per long message being sent
+	jobs   chan job      // calls for workers that are free
+	free   atomic.Int32  // how many are
+	done   chan struct{} // closed when the link has ended
+	wg     sync.WaitGroup
 
 	mu      sync.Mutex
 	err     error                         // why the link ended
 	lastID  uint32                        // of our calls
 	pending map[uint32]*pendingCall       // ours
+	alarm   *time.Timer                   // see ring
+	alarmAt time.Time                     // zero if it is not set
 	serving map[uint32]context.CancelFunc // theirs
 	working int                           // theirs whose answer is not queued yet
 	parts   map[partKey][]byte            // unfinished messages
@@ -91,9 +93,12 @@ type partKey struct {
 	id   uint32
 }
 
+// pendingCall is a call of ours that the other end has not answered.
 type pendingCall struct {
-	reply chan outcome // buffered, written once
-	hung  *time.Timer  // set once the caller gave up
+	done func(outcome) // must not block; nil once the caller gave up
+	// due is when the caller gives up, zero if it does so itself; after
+	// that, when the other end counts as hung.
+	due time.Time
 }
 
 type outcome struct {
@@ -103,8 +108,8 @@ type outcome struct {
 
 func newLink(conn net.Conn, serve serveFunc, notice noticeFunc) *link {
 	return &link{
-		conn: conn, r: bufio.NewReaderSize(conn, 64<<10), serve: serve, notice: notice,
-		out: make(chan frame, queued), long: make(chan struct{}, maxLong), done: make(chan struct{}),
+		conn: conn, r: bufio.NewReaderSize(conn, 64<<10), serve: serve, notice: notice, outbox: newOutbox(conn),
+		long: make(chan struct{}, maxLong), jobs: make(chan job), done: make(chan struct{}),
 		pending: map[uint32]*pendingCall{}, serving: map[uint32]context.CancelFunc{}, parts: map[partKey][]byte{},
 	}
 }
@@ -112,28 +117,39 @@ func newLink(conn net.Conn, serve serveFunc, notice noticeFunc) *link {
 // start runs the reader and the writer.
 func (l *link) start() {
 	l.wg.Go(l.read)
-	l.wg.Go(l.write)
+	l.wg.Go(func() {
+		if err := l.outbox.write(l.done); err != nil {
+			l.fail(fmt.Errorf("write to guest link: %w", err))
+		}
+	})
 }
 
 // fail ends the link for a reason, once. It does not wait.
 func (l *link) fail(err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.err != nil {
+		l.mu.Unlock()
 		return
 	}
 	l.err = err
 	close(l.done)
 	_ = l.conn.Close() // the link is over; there is nobody to tell
+	if l.alarm != nil {
+		l.alarm.Stop()
+	}
+	var lost []func(outcome)
 	for _, c := range l.pending {
-		if c.hung != nil {
-			c.hung.Stop()
+		if c.done != nil {
+			lost = append(lost, c.done)
 		}
-		c.reply <- outcome{err: nex.Errorf(nex.Unavailable, textLost)}
 	}
 	clear(l.pending)
 	for _, cancel := range l.serving {
 		cancel()
+	}
+	l.mu.Unlock()
+	for _, done := range lost {
+		done(outcome{err: nex.Errorf(nex.Unavailable, textLost)})
 	}
 }
 
@@ -150,109 +166,113 @@ func (l *link) cause() error {
 	return l.err
 }
 
-func (l *link) write() {
-	w := bufio.NewWriterSize(l.conn, 64<<10)
-	for {
-		select {
-		case <-l.done:
-			return
-		case f := <-l.out:
-			if err := l.writeBatch(w, f); err != nil {
-				l.fail(fmt.Errorf("write to guest link: %w", err))
-				return
-			}
-		}
+// send queues a message, and waits while too much is queued. With hurry it is
+// written at once if that is possible.
+func (l *link) send(ctx context.Context, k kind, id uint32, head, body []byte, hurry bool) error {
+	if err := fits(head, body); err != nil {
+		return err
 	}
-}
-
-// writeBatch writes f and what else is waiting, then flushes once.
-func (l *link) writeBatch(w *bufio.Writer, f frame) error {
-	for {
-		if err := writeFrame(w, f); err != nil {
-			return err
-		}
-		select {
-		case f = <-l.out:
-		default:
-			return w.Flush()
-		}
+	if len(head)+len(body) <= maxFrame {
+		return l.outbox.put(ctx, l.done, frame{kind: k, id: id, head: head, body: body}, hurry)
 	}
-}
-
-// send queues a message and blocks while the queue is full.
-func (l *link) send(ctx context.Context, k kind, id uint32, head, body []byte) error {
-	if len(head)+len(body) > MaxMessage {
-		return nex.Errorf(nex.Invalid, "message of %d bytes is over the limit of %d", len(head)+len(body), MaxMessage)
+	select {
+	case l.long <- struct{}{}:
+		defer func() { <-l.long }()
+	case <-l.done:
+		return ErrNotSent
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	frames := split(k, id, head, body)
-	if len(frames) > 1 {
-		select {
-		case l.long <- struct{}{}:
-			defer func() { <-l.long }()
-		case <-l.done:
-			return ErrNotSent
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	for i, f := range frames {
-		select {
-		case l.out <- f:
+	for i, f := range split(k, id, head, body) {
+		err := l.outbox.put(ctx, l.done, f, false)
+		if err == nil {
 			continue
-		case <-l.done:
-			if i == 0 {
-				return ErrNotSent
-			}
-			return nex.Errorf(nex.Unavailable, textLost)
-		case <-ctx.Done():
 		}
 		if i == 0 {
-			return ctx.Err()
+			return err
 		}
-		if !l.insist(f) { // a half-sent message cannot be taken back
+		if errors.Is(err, ErrNotSent) || !l.insist(f) { // a half-sent message cannot be taken back
 			return nex.Errorf(nex.Unavailable, textLost)
 		}
 	}
 	return nil
 }
 
+// fits refuses a message that is over the limit.
+func fits(head, body []byte) error {
+	if len(head)+len(body) > MaxMessage {
+		return nex.Errorf(nex.Invalid, "message of %d bytes is over the limit of %d", len(head)+len(body), MaxMessage)
+	}
+	return nil
+}
+
 // insist queues a frame, and takes the other end for hung if it cannot.
 func (l *link) insist(f frame) bool {
-	t := time.NewTimer(hangAfter)
-	defer t.Stop()
-	select {
-	case l.out <- f:
-		return true
-	case <-t.C:
+	ok := l.outbox.insist(l.done, f)
+	if !ok {
 		l.fail(errHung)
-	case <-l.done:
 	}
-	return false
+	return ok
 }
 
 // call asks the other end and waits for the answer or ctx. The link ends if
 // the other end ignores that the caller gave up.
 func (l *link) call(ctx context.Context, head, body []byte) ([]byte, error) {
-	c := &pendingCall{reply: make(chan outcome, 1)}
-	id, err := l.register(c)
+	reply := make(chan outcome, 1)
+	id, err := l.register(&pendingCall{done: func(o outcome) { reply <- o }})
 	if err != nil {
 		return nil, err
 	}
-	if err := l.send(ctx, kindCall, id, head, body); err != nil {
+	if err := l.send(ctx, kindCall, id, head, body, true); err != nil {
 		l.forget(id)
 		return nil, err
 	}
 	select {
-	case a := <-c.reply:
+	case a := <-reply:
 		return a.data, a.err
 	case <-ctx.Done():
 	}
 	l.abandon(id)
 	select {
-	case a := <-c.reply: // it came at the same moment
+	case a := <-reply: // it came at the same moment
 		return a.data, a.err
 	default:
 		return nil, ctx.Err()
+	}
+}
+
+// begin asks the other end without waiting for anything: done gets the answer,
+// once, or why there is none until due. It may be called before begin returns,
+// and must not block. With hurry the question is written at once if that is
+// possible.
+func (l *link) begin(head, body []byte, due time.Time, hurry bool, done func(outcome)) {
+	id, err := l.register(&pendingCall{done: done, due: due})
+	if err != nil {
+		done(outcome{err: err})
+		return
+	}
+	if len(head)+len(body) > maxFrame {
+		l.wg.Go(func() { l.beginLong(id, head, body, due) })
+		return
+	}
+	f := frame{kind: kindCall, id: id, head: head, body: body}
+	if ok, _ := l.outbox.offer(f, hurry, full); !ok {
+		l.settle(id, outcome{err: nex.Errorf(nex.Overloaded, "%d bytes wait to be sent to this machine", full)})
+	}
+}
+
+func (l *link) beginLong(id uint32, head, body []byte, due time.Time) {
+	ctx, cancel := context.WithDeadline(context.Background(), due)
+	defer cancel()
+	if err := l.send(ctx, kindCall, id, head, body, false); err != nil {
+		l.settle(id, outcome{err: err})
+	}
+}
+
+// settle ends a call that the other end does not know of.
+func (l *link) settle(id uint32, o outcome) {
+	if done := l.forget(id); done != nil {
+		done(o)
 	}
 }
 
@@ -268,32 +288,33 @@ func (l *link) register(c *pendingCall) (uint32, error) {
 	for {
 		l.lastID++
 		if _, taken := l.pending[l.lastID]; !taken && l.lastID != 0 {
-			l.pending[l.lastID] = c
-			return l.lastID, nil
+			break
 		}
 	}
+	l.pending[l.lastID] = c
+	if !c.due.IsZero() {
+		l.watchLocked(c.due)
+	}
+	return l.lastID, nil
 }
 
-func (l *link) forget(id uint32) {
+// forget drops a call and returns whom to tell, if anybody.
+func (l *link) forget(id uint32) func(outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	c := l.pending[id]
 	delete(l.pending, id)
+	if c == nil {
+		return nil
+	}
+	return c.done
 }
 
-// abandon tells the other end to stop a call and keeps its id reserved until
-// the answer is in.
+// abandon gives up a call.
 func (l *link) abandon(id uint32) {
 	l.mu.Lock()
-	c := l.pending[id]
-	if c != nil {
-		c.hung = time.AfterFunc(hangAfter, func() { l.fail(errHung) })
-	}
-	l.mu.Unlock()
-	if c == nil {
-		return
-	}
-	select { // a full queue loses the hint only: calls carry their deadline
-	case l.out <- frame{kind: kindCancel, id: id}:
-	default:
+	defer l.mu.Unlock()
+	if c := l.pending[id]; c != nil {
+		l.abandonLocked(id, c)
 	}
 }

@@ -61,6 +61,7 @@ type Trigger struct {
 
 // Result is a function's answer.
 type Result struct {
+	Header  map[string][]string
 	Payload []byte
 	Elapsed time.Duration // spent in the function, as the agent measured it
 }
@@ -128,12 +129,16 @@ func encodeTrigger(t Trigger) []byte {
 	b = appendText(b, t.ID)
 	b = appendText(b, t.Subject)
 	b = appendText(b, t.Reply)
+	return appendHeader(b, t.Header)
+}
+
+func appendHeader(b []byte, header map[string][]string) []byte {
 	n := 0
-	for _, values := range t.Header {
+	for _, values := range header {
 		n += len(values)
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(n))
-	for key, values := range t.Header {
+	for key, values := range header {
 		for _, v := range values {
 			b = appendText(appendText(b, key), v)
 		}
@@ -141,30 +146,38 @@ func encodeTrigger(t Trigger) []byte {
 	return b
 }
 
+// header reads what appendHeader wrote; it is nil if that is empty.
+func (s *scanner) header() (header map[string][]string) {
+	for n := s.uint32(); n > 0 && s.err == nil; n-- {
+		if header == nil {
+			header = map[string][]string{}
+		}
+		key := s.text()
+		header[key] = append(header[key], s.text())
+	}
+	return header
+}
+
 func decodeTrigger(body []byte) (Trigger, error) {
 	s := scanner{rest: body}
 	var t Trigger
 	t.Timeout = time.Duration(s.uint64() & (1<<63 - 1))
 	t.ID, t.Subject, t.Reply = s.text(), s.text(), s.text()
-	for n := s.uint32(); n > 0 && s.err == nil; n-- {
-		if t.Header == nil {
-			t.Header = map[string][]string{}
-		}
-		key := s.text()
-		t.Header[key] = append(t.Header[key], s.text())
-	}
+	t.Header = s.header()
 	t.Payload = s.rest
 	return t, s.err
 }
 
 func encodeResult(r Result) (head, payload []byte) {
-	return binary.BigEndian.AppendUint64(nil, uint64(r.Elapsed)), r.Payload
+	head = binary.BigEndian.AppendUint64(make([]byte, 0, 12), uint64(r.Elapsed))
+	return appendHeader(head, r.Header), r.Payload
 }
 
 func decodeResult(body []byte) (Result, error) {
 	s := scanner{rest: body}
-	elapsed := time.Duration(s.uint64() & (1<<63 - 1))
-	return Result{Payload: s.rest, Elapsed: elapsed}, s.err
+	r := Result{Elapsed: time.Duration(s.uint64() & (1<<63 - 1)), Header: s.header()}
+	r.Payload = s.rest
+	return r, s.err
 }
 
 func encodeFailure(err error) []byte {

@@ -45,7 +45,7 @@ func (s *Server) Run(ctx context.Context, hello Hello) error {
 	if err != nil {
 		return fmt.Errorf("encode hello: %w", err)
 	}
-	s.link.out <- frame{kind: kindHello, body: body}
+	s.link.outbox.add(frame{kind: kindHello, body: body}, false)
 	s.link.start()
 	select {
 	case <-s.link.done:
@@ -61,7 +61,7 @@ func (s *Server) Run(ctx context.Context, hello Hello) error {
 // Log passes on what a workload printed. It blocks while the link is full and
 // is silent when the link has ended.
 func (s *Server) Log(id string, level slog.Level, text string) {
-	_ = s.link.send(context.Background(), kindNotice, 0, encodeLog(id, level, text), nil) // fails only when the link ends
+	_ = s.link.send(context.Background(), kindNotice, 0, encodeLog(id, level, text), nil, false) // fails only when the link ends
 }
 
 // Exited tells that a service ended by itself.
@@ -70,7 +70,7 @@ func (s *Server) Exited(id string, e Exit) error {
 	if err != nil {
 		return err
 	}
-	return s.link.send(context.Background(), kindNotice, 0, body, nil)
+	return s.link.send(context.Background(), kindNotice, 0, body, nil, false)
 }
 
 func (s *Server) serve(ctx context.Context, m method, body []byte) (head, reply []byte, err error) {

@@ -8,16 +8,31 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
 
 	"nex"
 	"nex/internal/workload"
 )
 
-// queuedCalls is how many records of function calls may wait to be published.
-const queuedCalls = 16 << 10
+const (
+	// queuedCalls is how many records of function calls may wait to be
+	// published.
+	queuedCalls = 4096
+	// collect is how long they are collected, so that calls that follow each
+	// other are not slowed down by their records.
+	collect = 20 * time.Millisecond
+	// callsPerSecond is how many calls a second are reported one by one, of
+	// those that succeed and of those that fail: to report all that a busy node
+	// answers would cost more than to answer them.
+	callsPerSecond = 1000
+	// tellLost is how often the log says how many records there are not.
+	tellLost = 10 * time.Second
+)
 
 // reporter is the one place that says what happened on a node: an event on
 // NATS and a line in the node's log, from the same value.
@@ -26,14 +41,23 @@ type reporter struct {
 	node string
 	log  *slog.Logger
 
-	calls chan workload.Call
-	lost  atomic.Int64 // records dropped since last told
+	successes, failures *rate.Limiter
+	mu                  sync.Mutex
+	calls               []workload.Call // not published yet; guarded by mu
+	due                 *time.Timer     // when they are to be
+	lost                atomic.Int64    // records dropped since last told
+	told                time.Time       // used by run alone
 }
 
 var _ workload.Reporter = (*reporter)(nil)
 
 func newReporter(nc *nats.Conn, node string, log *slog.Logger) *reporter {
-	return &reporter{nc: nc, node: node, log: log, calls: make(chan workload.Call, queuedCalls)}
+	due := time.NewTimer(0)
+	due.Stop()
+	return &reporter{
+		nc: nc, node: node, log: log, due: due,
+		successes: rate.NewLimiter(callsPerSecond, callsPerSecond), failures: rate.NewLimiter(callsPerSecond, callsPerSecond),
+	}
 }
 
 // Event publishes a fact about a workload.
@@ -102,36 +126,50 @@ func (r *reporter) record(s nex.LogSubject, l nex.LogRecord) {
 }
 
 // Called hands the record of a call to run, which publishes it off the path of
-// the call; when too many wait the record is dropped and counted.
+// the call; when there are too many the record is dropped and counted.
 func (r *reporter) Called(c workload.Call) {
-	select {
-	case r.calls <- c:
-	default:
+	limit := r.successes
+	if c.Err != nil {
+		limit = r.failures
+	}
+	if !limit.Allow() {
 		r.lost.Add(1)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.calls) == queuedCalls {
+		r.lost.Add(1)
+		return
+	}
+	if r.calls = append(r.calls, c); len(r.calls) == 1 {
+		r.due.Reset(collect)
 	}
 }
 
-// run publishes call records until ctx ends, then those that wait.
+// run publishes call records until ctx ends, and then those that wait.
 func (r *reporter) run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		select {
-		case c := <-r.calls:
-			r.called(c)
-			continue
+		case <-r.due.C:
 		case <-ctx.Done():
 		}
-		select {
-		case c := <-r.calls:
+		r.mu.Lock()
+		calls := r.calls
+		r.calls = nil
+		r.mu.Unlock()
+		for _, c := range calls {
 			r.called(c)
-		default:
-			return
 		}
 	}
 }
 
 func (r *reporter) called(c workload.Call) {
-	if n := r.lost.Swap(0); n > 0 {
-		r.log.Warn("Records of function calls were dropped", "count", n)
+	if time.Since(r.told) > tellLost {
+		if n := r.lost.Swap(0); n > 0 {
+			r.log.Warn("Function calls were too many to report each", "unreported", n)
+			r.told = time.Now()
+		}
 	}
 	subject := nex.LogSubject{Namespace: c.Namespace, Node: r.node, Workload: c.Name, ID: c.ID}
 	if c.Err != nil {

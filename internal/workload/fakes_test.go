@@ -79,7 +79,15 @@ func (g *fakeGuest) Deploy(_ context.Context, d guest.Deploy, artifact io.Reader
 	return nil
 }
 
-func (g *fakeGuest) Invoke(ctx context.Context, t guest.Trigger) (guest.Result, error) {
+func (g *fakeGuest) Invoke(t guest.Trigger, due time.Time, _ bool, done func(guest.Result, error)) {
+	go func() {
+		ctx, cancel := context.WithDeadline(context.Background(), due)
+		defer cancel()
+		done(g.invoke(ctx, t))
+	}()
+}
+
+func (g *fakeGuest) invoke(ctx context.Context, t guest.Trigger) (guest.Result, error) {
 	select {
 	case <-g.gone:
 		return guest.Result{}, guest.ErrNotSent

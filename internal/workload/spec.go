@@ -39,7 +39,8 @@ type Spec struct {
 // Guest is a booted machine for one tenant.
 type Guest interface {
 	Deploy(ctx context.Context, d guest.Deploy, artifact io.Reader, sink guest.Sink) error
-	Invoke(ctx context.Context, t guest.Trigger) (guest.Result, error)
+	// Invoke does not wait; see [guest.Client.Invoke].
+	Invoke(t guest.Trigger, due time.Time, hurry bool, done func(guest.Result, error))
 	Undeploy(ctx context.Context, id string) error
 	// Done is closed when the guest is lost or released: it takes no calls.
 	Done() <-chan struct{}

@@ -2,16 +2,13 @@ package workload
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 
 	"nex"
 	"nex/internal/guest"
@@ -21,9 +18,6 @@ const (
 	// window is how many calls of one workload may be running or waiting;
 	// what comes beyond is told so at once.
 	window = 1024
-	// margin is how long after a function's timeout its agent's answer is
-	// waited for.
-	margin = 100 * time.Millisecond
 	// drainSlack is how much longer than one call's timeout a drain may take.
 	drainSlack = 2 * time.Second
 )
@@ -194,25 +188,28 @@ func (t *triggers) drainAll(ctx context.Context, subs []*nats.Subscription, drai
 	}
 }
 
-// take gives a message a call of its own, or refuses it at once.
+// take begins a call for a message, or refuses it at once.
 func (t *triggers) take(pattern string, m *nats.Msg) {
+	c := &call{t: t, pattern: pattern, m: m, deadline: time.Now().Add(t.w.spec.Settings.FunctionTimeout())}
 	select {
 	case t.slots <- struct{}{}:
 	default:
-		t.answer(pattern, m, guest.Result{}, nex.Errorf(nex.Overloaded, "%d calls of %s are waiting, try again later", window, t.w.spec.Name))
+		c.answer(guest.Result{}, nex.Errorf(nex.Overloaded, "%d calls of %s are waiting, try again later", window, t.w.spec.Name))
 		return
 	}
 	if !t.begin() { // it missed the drain
 		<-t.slots
-		t.answer(pattern, m, guest.Result{}, nex.Errorf(nex.Unavailable, "workload %s is being stopped", t.w.spec.Name))
+		c.answer(guest.Result{}, nex.Errorf(nex.Unavailable, "workload %s is being stopped", t.w.spec.Name))
 		return
 	}
-	go func() {
-		defer t.calls.Done()
-		defer func() { <-t.slots }()
-		r, err := t.call(m)
-		t.answer(pattern, m, r, err)
-	}()
+	t.mu.Lock()
+	g := t.guest
+	t.mu.Unlock()
+	if g == nil {
+		go c.await()
+		return
+	}
+	c.invoke(g)
 }
 
 // begin counts a call unless none may begin any more.
@@ -223,79 +220,4 @@ func (t *triggers) begin() bool {
 		t.calls.Add(1)
 	}
 	return !t.ended
-}
-
-// call runs the function for one message, within its timeout counted from
-// now.
-func (t *triggers) call(m *nats.Msg) (guest.Result, error) {
-	deadline := time.Now().Add(t.w.spec.Settings.FunctionTimeout())
-	ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(margin))
-	defer cancel()
-	r, err := t.invoke(ctx, guest.Trigger{ID: t.w.id, Subject: m.Subject, Reply: m.Reply, Header: m.Header, Payload: m.Data}, deadline)
-	t.w.busy.Add(int64(r.Elapsed))
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = nex.Errorf(nex.Timeout, "function %s did not answer within %s", t.w.spec.Name, t.w.spec.Settings.FunctionTimeout())
-	}
-	if limit := t.w.m.cfg.Conn.MaxPayload(); err == nil && int64(len(r.Payload)) > limit {
-		err = nex.Errorf(nex.BadReply, "reply of %d bytes is over the server's limit of %d", len(r.Payload), limit)
-	}
-	return r, err
-}
-
-// invoke gives a call to the guest, and to the next one if that was lost
-// before the call reached it.
-func (t *triggers) invoke(ctx context.Context, tr guest.Trigger, deadline time.Time) (guest.Result, error) {
-	for {
-		g, err := t.current(ctx)
-		if err != nil {
-			return guest.Result{}, err
-		}
-		tr.Timeout = time.Until(deadline)
-		r, err := g.Invoke(ctx, tr)
-		if !errors.Is(err, guest.ErrNotSent) {
-			return r, err
-		}
-		t.lose(g)
-	}
-}
-
-// answer replies to whoever waits, exactly once, and reports the call.
-func (t *triggers) answer(pattern string, m *nats.Msg, r guest.Result, err error) {
-	if nex.ValidReply(m.Reply) {
-		reply := &nats.Msg{Subject: m.Reply, Data: r.Payload}
-		if err != nil {
-			reply = failure(m.Reply, err)
-		}
-		if err := t.w.m.cfg.Conn.PublishMsg(reply); err != nil {
-			t.w.log.Warn("Reply could not be sent", "error", err)
-		}
-	}
-	t.w.m.cfg.Reporter.Called(Call{
-		Namespace: t.w.spec.Namespace, Name: t.w.spec.Name, ID: t.w.id,
-		Trigger: pattern, Elapsed: r.Elapsed, Err: err,
-	})
-}
-
-// failure is the reply to a call that failed: the headers of NATS micro and
-// the error as JSON.
-func failure(subject string, err error) *nats.Msg {
-	e := &nex.Error{Code: nex.CodeOf(err), Message: err.Error()}
-	m := nats.NewMsg(subject)
-	m.Header.Set(micro.ErrorHeader, oneLine(e.Message))
-	m.Header.Set(micro.ErrorCodeHeader, strconv.Itoa(e.Code.Status()))
-	m.Data, _ = json.Marshal(e) // two strings always have a JSON form
-	return m
-}
-
-// oneLine makes a text safe for a header.
-func oneLine(s string) string {
-	const longest = 512
-	clean := make([]rune, 0, min(len(s), longest))
-	for _, r := range s {
-		if len(clean) == longest || r == '\n' || r == '\r' {
-			break
-		}
-		clean = append(clean, r)
-	}
-	return string(clean)
 }

@@ -1,0 +1,62 @@
+package guest
+
+import (
+	"context"
+	"time"
+)
+
+// Deadlines of calls are kept by one timer a link. Most calls are answered long
+// before; so it is rarely set, and never for each call.
+
+// watchLocked makes the alarm go off by then.
+func (l *link) watchLocked(when time.Time) {
+	if l.err != nil || !l.alarmAt.IsZero() && !when.Before(l.alarmAt) {
+		return
+	}
+	l.alarmAt = when
+	if l.alarm == nil {
+		l.alarm = time.AfterFunc(time.Until(when), l.ring)
+		return
+	}
+	l.alarm.Reset(time.Until(when))
+}
+
+// ring gives up the calls whose time is over, and the link if the other end
+// ignored for too long that a call was given up.
+func (l *link) ring() {
+	now := time.Now()
+	var late []func(outcome)
+	var hung bool
+	l.mu.Lock()
+	l.alarmAt = time.Time{}
+	for id, c := range l.pending {
+		if c.due.IsZero() {
+			continue
+		}
+		if !c.due.After(now) {
+			if c.done == nil {
+				hung = true
+				break
+			}
+			late = append(late, c.done)
+			l.abandonLocked(id, c)
+		}
+		l.watchLocked(c.due)
+	}
+	l.mu.Unlock()
+	if hung {
+		l.fail(errHung)
+	}
+	for _, done := range late {
+		done(outcome{err: context.DeadlineExceeded})
+	}
+}
+
+// abandonLocked tells the other end to stop a call and keeps its id reserved
+// until the answer is in.
+func (l *link) abandonLocked(id uint32, c *pendingCall) {
+	c.done = nil
+	c.due = time.Now().Add(hangAfter)
+	l.watchLocked(c.due)
+	l.outbox.add(frame{kind: kindCancel, id: id}, false)
+}

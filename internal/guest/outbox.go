@@ -1,0 +1,160 @@
+package guest
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// crowded is how many bytes may wait for the stream before senders that
+	// can wait do so.
+	crowded = 1 << 20
+	// full is how many may wait before calls are refused.
+	full = 16 << 20
+	// spare is the largest buffer that is kept for later, in bytes.
+	spare = 256 << 10
+)
+
+// outbox holds frames until the stream takes them. A frame that need not wait
+// is written by whoever brings it, which saves the way through another
+// goroutine; the writer takes what the stream did not, and what comes in
+// numbers, so that one write carries many.
+type outbox struct {
+	conn net.Conn
+	try  func([]byte) int // writes what goes without waiting; nil if the stream cannot
+	kick chan struct{}    // wakes the writer
+
+	mu      sync.Mutex
+	waiting []byte        // frames in order
+	free    []byte        // the other buffer, while nothing is written
+	writing bool          // somebody is; others only add to waiting
+	taken   chan struct{} // closed when waiting became shorter
+}
+
+func newOutbox(conn net.Conn) *outbox {
+	return &outbox{conn: conn, try: withoutWaiting(conn), kick: make(chan struct{}, 1), taken: make(chan struct{})}
+}
+
+// add queues a frame whatever waits already. With hurry it is written at once
+// if that is possible.
+func (o *outbox) add(f frame, hurry bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.addLocked(f, hurry)
+}
+
+// offer queues a frame unless so many bytes wait already, and reports whether
+// it did; if not, wait is closed when that has changed.
+func (o *outbox) offer(f frame, hurry bool, limit int) (ok bool, wait <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.waiting) >= limit {
+		return false, o.taken
+	}
+	o.addLocked(f, hurry)
+	return true, nil
+}
+
+func (o *outbox) addLocked(f frame, hurry bool) {
+	o.waiting = appendFrame(o.waiting, f)
+	if o.writing {
+		return // whoever writes sees to the rest
+	}
+	if !hurry || o.try == nil {
+		o.wake()
+		return
+	}
+	batch := o.beginLocked()
+	o.mu.Unlock()
+	n := o.try(batch)
+	o.mu.Lock()
+	if n < len(batch) {
+		o.waiting = append(batch[n:len(batch):len(batch)], o.waiting...)
+		batch = nil
+	}
+	o.endLocked(batch)
+	if len(o.waiting) > 0 {
+		o.wake()
+	}
+}
+
+// beginLocked takes what waits, to be written by the caller alone.
+func (o *outbox) beginLocked() []byte {
+	batch := o.waiting
+	o.waiting, o.free, o.writing = o.free[:0], nil, true
+	return batch
+}
+
+func (o *outbox) endLocked(batch []byte) {
+	o.writing = false
+	if cap(batch) <= spare {
+		o.free = batch
+	}
+	close(o.taken)
+	o.taken = make(chan struct{})
+}
+
+func (o *outbox) wake() {
+	select {
+	case o.kick <- struct{}{}:
+	default:
+	}
+}
+
+// write is the writer: it writes what waits until done is closed or the stream
+// fails.
+func (o *outbox) write(done <-chan struct{}) error {
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-o.kick:
+		}
+		if err := o.flush(); err != nil {
+			return err
+		}
+	}
+}
+
+func (o *outbox) flush() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.waiting) > 0 && !o.writing {
+		batch := o.beginLocked()
+		o.mu.Unlock()
+		_, err := o.conn.Write(batch)
+		o.mu.Lock()
+		if err != nil {
+			return err // writing stays true: nothing more goes out
+		}
+		o.endLocked(batch)
+	}
+	return nil
+}
+
+// put queues a frame as soon as there is room.
+func (o *outbox) put(ctx context.Context, done <-chan struct{}, f frame, hurry bool) error {
+	for {
+		ok, wait := o.offer(f, hurry, crowded)
+		if ok {
+			return nil
+		}
+		select {
+		case <-wait:
+		case <-done:
+			return ErrNotSent
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// insist is put for a frame that must not be missing: it reports false if
+// there was no room for too long.
+func (o *outbox) insist(done <-chan struct{}, f frame) bool {
+	ctx, cancel := context.WithDeadline(context.Background(), time.Now().Add(hangAfter))
+	defer cancel()
+	return o.put(ctx, done, f, false) == nil
+}
