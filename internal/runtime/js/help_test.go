@@ -21,14 +21,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // because the machine may be busy.
 const callTime = time.Minute
 
+// makers make the engines that must pass the tests of this package. Built with
+// the tag v8, they also make that one.
+var makers = map[string]func() (js.Engine, error){
+	"quickjs": func() (js.Engine, error) { return quickjs.New() },
+}
+
 // engines returns each engine that must pass the tests of this package.
 func engines(tb testing.TB) map[string]js.Engine {
 	tb.Helper()
-	q, err := quickjs.New()
-	if err != nil {
-		tb.Fatal(err)
+	all := map[string]js.Engine{}
+	for name, make := range makers {
+		e, err := make()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		all[name] = e
 	}
-	return map[string]js.Engine{"quickjs": q}
+	return all
 }
 
 // each runs test over every engine.

@@ -374,7 +374,7 @@
         parts[0] = thrown instanceof Error ? String(thrown) : plain(thrown);
         if (thrown instanceof Error) {
           const stack = frames(thrown);
-          parts[1] = /(?:\(|at )([^(]*:\d+:\d+)\)?$/m.exec(stack.join("\n"))?.[1] ?? "";
+          parts[1] = /(?:\(|at )([^(\n]*:\d+:\d+)\)?$/m.exec(stack.join("\n"))?.[1] ?? "";
           if (thrown.cause !== undefined) stack.push(`[cause]: ${plain(thrown.cause)}`);
           parts[2] = stack.join("\n");
         }

@@ -1,0 +1,549 @@
+//go:build v8 && linux && (amd64 || arm64)
+
+#include "binding.h"
+#include "buffers.h"
+
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+
+#include <libplatform/libplatform.h>
+#include <v8.h>
+
+using namespace v8;
+
+extern "C" void nexPrint(uintptr_t handle, int32_t level, char *text, size_t size); // in Go
+
+namespace {
+
+// flags of V8. Its highest tier strips loops of the checks that stop them, so
+// code gets the second highest. Go's threads are there before V8 and would lack
+// the rights to memory under protection keys. A small stack fits every thread.
+// The limit of the young generation bounds how many dead array buffers, which
+// is what messages are, wait for a collection: twice as many MiB.
+constexpr char flags[] = "--max-opt=2 --single-threaded-gc --no-memory-protection-keys --stack-size=512 "
+						 "--scavenger-max-new-space-capacity-mb=2";
+
+// headroom is what a heap that met its limit may grow until the code in it has
+// stopped.
+constexpr size_t headroom = 512 << 20;
+
+// pump_every is how many calls go by between looks at V8's own tasks.
+constexpr unsigned pump_every = 64;
+
+constexpr char hidden[] = "nex:prelude"; // the file whose frames stacks don't show
+
+Platform *engine;
+size_t large_objects; // the number of the space of young large objects
+std::atomic<size_t> heaps{0};
+
+// Boot is a script that isolates evaluate before the user's.
+struct Boot {
+	std::string code;
+	std::unique_ptr<ScriptCompiler::CachedData> compiled;
+} guard, prelude;
+
+// Claim counts a buffer that can grow, as long as it lives.
+struct Claim {
+	nex_isolate *owner;
+	size_t size;
+	Global<Value> buffer;
+};
+
+} // namespace
+
+struct nex_isolate {
+	uintptr_t handle;
+	Isolate *isolate;
+	std::shared_ptr<Buffers> buffers;
+	Global<Context> context;
+	Global<Function> function;                                     // the user's
+	Global<Function> entry, make_context, settle, encode, explain; // the prelude's
+	std::unordered_set<Claim *> claims;
+	std::string name;                    // of the script
+	bool full = false;                   // met the memory limit
+	unsigned calls = 0;                  // how often it was called, more or less
+	std::string text;                    // what a result points to
+	std::shared_ptr<BackingStore> bytes; // likewise
+};
+
+namespace {
+
+nex_isolate *of(Isolate *isolate) { return static_cast<nex_isolate *>(isolate->GetData(0)); }
+
+Local<String> literal(Isolate *isolate, const char *text) {
+	return String::NewFromUtf8(isolate, text, NewStringType::kInternalized).ToLocalChecked();
+}
+
+MaybeLocal<String> string(Isolate *isolate, const char *text, size_t size) {
+	if (size > size_t(String::kMaxLength)) return {};
+	return String::NewFromUtf8(isolate, text, NewStringType::kNormal, int(size));
+}
+
+void write(Isolate *isolate, Local<String> from, std::string *to) {
+	to->resize(from->Utf8LengthV2(isolate));
+	from->WriteUtf8V2(isolate, to->data(), to->size(), String::WriteFlags::kReplaceInvalidUtf8);
+}
+
+nex_text view(std::string_view s) { return {s.data(), s.size()}; }
+
+bool is_bytes(Local<Value> v) { return v->IsTypedArray() || v->IsArrayBuffer() || v->IsSharedArrayBuffer(); }
+
+// new_bytes returns an array of so many bytes, and where they are.
+MaybeLocal<Uint8Array> new_bytes(Isolate *isolate, size_t size, char **data) {
+	Local<ArrayBuffer> buffer;
+	if (!ArrayBuffer::MaybeNew(isolate, size, BackingStoreInitializationMode::kUninitialized).ToLocal(&buffer)) return {};
+	*data = static_cast<char *>(buffer->Data());
+	return Uint8Array::New(buffer, 0, size);
+}
+
+// Entered is a stay of the calling thread in an isolate.
+class Entered {
+  public:
+	explicit Entered(nex_isolate *self)
+		: self(self), isolate(self->isolate), locker(isolate), scope(isolate), handles(isolate),
+		  context(self->context.Get(isolate)), inside(context), caught(isolate) {
+		caught.SetCaptureMessage(false);
+		self->buffers->refused = false;
+		self->bytes.reset();
+		if (self->text.capacity() > (1 << 20)) std::string().swap(self->text);
+	}
+
+	MaybeLocal<Value> call(const Global<Function> &f, Local<Value> argument) {
+		return f.Get(isolate)->Call(context, Undefined(isolate), 1, &argument);
+	}
+
+	// boot calls the function that a script of ours is.
+	MaybeLocal<Value> boot(Boot *from, int argc, Local<Value> *argv);
+	// run evaluates the user's script or module to *value.
+	nex_result run(Local<String> code, bool may_be_module, Local<Value> *value);
+	// settle waits for *value when it is a promise, or like one.
+	nex_result settle(Local<Value> *value);
+	// reply returns the bytes of a reply. encoded says that it was no bytes once.
+	nex_result reply(Local<Value> value, bool encoded = false);
+	// leave runs the jobs that are left, and returns r if nothing is against it.
+	nex_result leave(nex_result r);
+	// ended reports whether no more code may run, and why.
+	bool ended(nex_result *why);
+	// failed says how code ended that has no value.
+	nex_result failed();
+	// explain says what was thrown.
+	nex_result explain(Local<Value> thrown);
+
+	nex_isolate *const self;
+	Isolate *const isolate;
+	Locker locker;
+	Isolate::Scope scope;
+	HandleScope handles;
+	Local<Context> context;
+	Context::Scope inside;
+	TryCatch caught;
+};
+
+bool Entered::ended(nex_result *why) {
+	if (self->full) return *why = {nex_memory, {}}, true;
+	if (caught.HasTerminated() || isolate->IsExecutionTerminating()) return *why = {nex_stopped, {}}, true;
+	return false;
+}
+
+nex_result Entered::failed() {
+	if (nex_result why; ended(&why)) return why;
+	if (self->buffers->refused || !caught.HasCaught()) {
+		self->full = true;
+		return {nex_memory, {}};
+	}
+	Local<Value> thrown = caught.Exception();
+	caught.Reset();
+	return explain(thrown);
+}
+
+nex_result Entered::explain(Local<Value> thrown) {
+	Local<Value> said;
+	if (!call(self->explain, thrown).ToLocal(&said) || !said->IsString()) {
+		if (nex_result why; ended(&why)) return why;
+		caught.Reset();
+		return {nex_thrown, view("an exception that cannot be shown")};
+	}
+	std::string &text = self->text;
+	write(isolate, said.As<String>(), &text);
+	size_t at = text.find('\0') + 1;
+	if (at > 0 && text[at] == '\0' && thrown->IsNativeError()) {
+		// It has no stack that says where, as an error of syntax.
+		Local<Message> message = Exception::CreateMessage(isolate, thrown);
+		Local<Value> file = message->GetScriptOrigin().ResourceName();
+		Local<String> name;
+		if (string(isolate, self->name.data(), self->name.size()).ToLocal(&name) && file->StrictEquals(name)) {
+			text.insert(at, self->name + ":" + std::to_string(message->GetLineNumber(context).FromMaybe(1)) + ":" +
+				std::to_string(message->GetStartColumn() + 1));
+		}
+	}
+	return {nex_thrown, view(text)};
+}
+
+nex_result Entered::settle(Local<Value> *value) {
+	while ((*value)->IsObject() && !is_bytes(*value)) {
+		if (!(*value)->IsPromise()) {
+			Local<Value> next;
+			if (!call(self->settle, *value).ToLocal(&next)) return failed();
+			if (next == *value) break;
+			*value = next;
+			continue;
+		}
+		Local<Promise> promise = value->As<Promise>();
+		if (promise->State() == Promise::kPending) isolate->PerformMicrotaskCheckpoint();
+		if (nex_result why; ended(&why)) return why;
+		switch (promise->State()) {
+		case Promise::kPending:
+			return {nex_never, {}};
+		case Promise::kRejected:
+			return self->buffers->refused ? failed() : explain(promise->Result());
+		case Promise::kFulfilled:
+			*value = promise->Result();
+		}
+	}
+	return {nex_ok, {}};
+}
+
+nex_result Entered::reply(Local<Value> value, bool encoded) {
+	if (value->IsNullOrUndefined()) return {nex_ok, {}};
+	if (value->IsString()) {
+		write(isolate, value.As<String>(), &self->text);
+		return {nex_ok, view(self->text)};
+	}
+	if (!is_bytes(value)) {
+		Local<Value> as;
+		if (encoded) return {nex_bad_reply, view("it has no text")};
+		if (call(self->encode, value).ToLocal(&as)) return reply(as, true);
+		nex_result why = failed();
+		if (why.status == nex_thrown) why = {nex_bad_reply, view(why.value.data)}; // the message alone
+		return why;
+	}
+	if (value->IsTypedArray() && !value.As<TypedArray>()->HasBuffer()) { // it is on the heap, and small
+		Local<TypedArray> array = value.As<TypedArray>();
+		self->text.resize(array->ByteLength());
+		array->CopyContents(self->text.data(), self->text.size());
+		return {nex_ok, view(self->text)};
+	}
+	size_t at = 0, size = SIZE_MAX;
+	if (value->IsTypedArray()) {
+		at = value.As<TypedArray>()->ByteOffset();
+		size = value.As<TypedArray>()->ByteLength();
+		value = value.As<TypedArray>()->Buffer();
+	}
+	bool grows;
+	if (value->IsSharedArrayBuffer()) {
+		self->bytes = value.As<SharedArrayBuffer>()->GetBackingStore();
+		grows = true; // or may be another's
+	} else {
+		Local<ArrayBuffer> buffer = value.As<ArrayBuffer>();
+		if (buffer->WasDetached()) return {nex_bad_reply, view("its buffer is detached")};
+		self->bytes = buffer->GetBackingStore();
+		grows = buffer->IsResizableByUserJavaScript();
+	}
+	if (size == SIZE_MAX) size = self->bytes->ByteLength();
+	const char *data = static_cast<const char *>(self->bytes->Data()) + at;
+	if (grows || size <= 4096) { // these may change with the jobs that are left, longer ones too long to care
+		self->text.assign(data, size);
+		self->bytes.reset();
+		data = self->text.data();
+	}
+	return {nex_ok, {data, size}};
+}
+
+nex_result Entered::leave(nex_result r) {
+	if (ended(&r)) return r;
+	isolate->PerformMicrotaskCheckpoint();
+	if (++self->calls % pump_every == 0) platform::PumpMessageLoop(engine, isolate);
+	// One large object may be young, and V8 does not hold it to the limit.
+	HeapSpaceStatistics large;
+	isolate->GetHeapSpaceStatistics(&large, large_objects);
+	if (self->buffers->over(large.space_used_size())) self->full = true;
+	ended(&r);
+	return r;
+}
+
+// ---- what code can call ----
+
+void throw_range_error(Isolate *isolate, const char *text) {
+	isolate->ThrowException(Exception::RangeError(literal(isolate, text)));
+}
+
+// print is host.print(level, text).
+void print(const FunctionCallbackInfo<Value> &info) {
+	Isolate *isolate = info.GetIsolate();
+	Local<String> from;
+	if (!info[0]->IsInt32() || !info[1]->ToString(isolate->GetCurrentContext()).ToLocal(&from)) return;
+	std::string text;
+	write(isolate, from, &text);
+	nexPrint(of(isolate)->handle, info[0].As<Int32>()->Value(), text.data(), text.size());
+}
+
+// encode is host.encode(string).
+void encode(const FunctionCallbackInfo<Value> &info) {
+	Isolate *isolate = info.GetIsolate();
+	Local<String> from;
+	if (!info[0]->ToString(isolate->GetCurrentContext()).ToLocal(&from)) return;
+	size_t size = from->Utf8LengthV2(isolate);
+	char *data;
+	Local<Uint8Array> to;
+	if (!new_bytes(isolate, size, &data).ToLocal(&to)) return throw_range_error(isolate, "Array buffer allocation failed");
+	from->WriteUtf8V2(isolate, data, size, String::WriteFlags::kReplaceInvalidUtf8);
+	info.GetReturnValue().Set(to);
+}
+
+// decode is host.decode(array, fatal).
+void decode(const FunctionCallbackInfo<Value> &info) {
+	Isolate *isolate = info.GetIsolate();
+	if (!info[0]->IsArrayBufferView()) return;
+	uint8_t small[64]; // arrays up to that size may be on the heap, which moves them
+	MemorySpan<uint8_t> bytes = info[0].As<ArrayBufferView>()->GetContents({small, sizeof small});
+	const char *data = reinterpret_cast<const char *>(bytes.data());
+	Local<String> s;
+	if (!string(isolate, data, bytes.size()).ToLocal(&s)) return throw_range_error(isolate, "Invalid string length");
+	if (info[1]->IsTrue()) {
+		std::string again; // is what it was, or that was not UTF-8
+		write(isolate, s, &again);
+		if (again != std::string_view(data, bytes.size())) return;
+	}
+	info.GetReturnValue().Set(s);
+}
+
+// claim is what the guard asks for buffers that can grow.
+void claim(const FunctionCallbackInfo<Value> &info) {
+	Isolate *isolate = info.GetIsolate();
+	nex_isolate *self = of(isolate);
+	size_t size;
+	if (info[0]->IsArrayBuffer() && info[0].As<ArrayBuffer>()->IsResizableByUserJavaScript()) {
+		size = info[0].As<ArrayBuffer>()->MaxByteLength();
+	} else if (info[0]->IsSharedArrayBuffer()) {
+		size = info[0].As<SharedArrayBuffer>()->MaxByteLength();
+	} else {
+		return;
+	}
+	if (size <= self->buffers->limit && self->buffers->over(size)) isolate->LowMemoryNotification(); // collects garbage
+	if (size > self->buffers->limit || self->buffers->over(size)) {
+		self->buffers->refused = true;
+		return throw_range_error(isolate, "Array buffer allocation failed");
+	}
+	auto *c = new Claim{self, size, Global<Value>(isolate, info[0])};
+	self->claims.insert(c);
+	self->buffers->used += size;
+	auto release = [](const WeakCallbackInfo<Claim> &info) {
+		Claim *c = info.GetParameter();
+		c->owner->buffers->used -= c->size;
+		c->owner->claims.erase(c);
+		delete c;
+	};
+	c->buffer.SetWeak(c, release, WeakCallbackType::kParameter);
+}
+
+Local<Function> native(Local<Context> context, FunctionCallback f) {
+	return Function::New(context, f, {}, 0, ConstructorBehavior::kThrow).ToLocalChecked();
+}
+
+Local<Value> cannot_import(Isolate *isolate, Local<String> what) {
+	Local<String> text = String::Concat(isolate, literal(isolate, "cannot import '"), what);
+	return Exception::ReferenceError(
+		String::Concat(isolate, text, literal(isolate, "': a function is one file, bundle what it needs into it")));
+}
+
+MaybeLocal<Module> refuse_import(Local<Context> context, Local<String> what, Local<FixedArray>, Local<Module>) {
+	Isolate *isolate = context->GetIsolate();
+	isolate->ThrowException(cannot_import(isolate, what));
+	return {};
+}
+
+MaybeLocal<Promise> reject_import(Local<Context> context, Local<Data>, Local<Value>, Local<String> what, Local<FixedArray>) {
+	Local<Promise::Resolver> resolver;
+	if (!Promise::Resolver::New(context).ToLocal(&resolver)) return {};
+	if (resolver->Reject(context, cannot_import(context->GetIsolate(), what)).IsNothing()) return {};
+	return resolver->GetPromise();
+}
+
+// ---- limits ----
+
+size_t near_heap_limit(void *data, size_t now, size_t) {
+	auto *self = static_cast<nex_isolate *>(data);
+	self->full = true;
+	self->isolate->TerminateExecution();
+	return now + headroom;
+}
+
+void after_collection(Isolate *isolate, GCType, GCCallbackFlags, void *data) {
+	auto *self = static_cast<nex_isolate *>(data);
+	HeapStatistics heap;
+	isolate->GetHeapStatistics(&heap);
+	heaps += heap.used_heap_size() - self->buffers->heap;
+	self->buffers->heap = heap.used_heap_size();
+	if (self->buffers->over(0)) {
+		self->full = true;
+		isolate->TerminateExecution();
+	}
+}
+
+// ---- loading ----
+
+MaybeLocal<Value> Entered::boot(Boot *from, int argc, Local<Value> *argv) {
+	Local<String> code;
+	if (!string(isolate, from->code.data(), from->code.size()).ToLocal(&code)) return {};
+	ScriptCompiler::CachedData *compiled = nullptr;
+	if (from->compiled) compiled = new ScriptCompiler::CachedData(from->compiled->data, from->compiled->length);
+	ScriptCompiler::Source source(code, ScriptOrigin(literal(isolate, hidden)), compiled); // deletes compiled
+	auto how = compiled ? ScriptCompiler::kConsumeCodeCache : ScriptCompiler::kNoCompileOptions;
+	Local<Script> script;
+	Local<Value> f, value;
+	if (!ScriptCompiler::Compile(context, &source, how).ToLocal(&script) || !script->Run(context).ToLocal(&f) ||
+		!f.As<Function>()->Call(context, Undefined(isolate), argc, argv).ToLocal(&value)) {
+		return {};
+	}
+	// Compiled is what was used just now.
+	if (!from->compiled) from->compiled.reset(ScriptCompiler::CreateCodeCache(script->GetUnboundScript()));
+	return value;
+}
+
+nex_result Entered::run(Local<String> code, bool may_be_module, Local<Value> *value) {
+	Local<String> file;
+	if (!string(isolate, self->name.data(), self->name.size()).ToLocal(&file)) return failed();
+	ScriptCompiler::Source source(code, ScriptOrigin(file));
+	Local<Script> script;
+	if (ScriptCompiler::Compile(context, &source).ToLocal(&script)) {
+		return script->Run(context).ToLocal(value) ? nex_result{nex_ok, {}} : failed();
+	}
+	if (nex_result why; !may_be_module || ended(&why)) return failed();
+	caught.Reset();
+	ScriptCompiler::Source again(code, ScriptOrigin(file, 0, 0, false, -1, {}, false, false, true));
+	Local<Module> module;
+	if (!ScriptCompiler::CompileModule(isolate, &again).ToLocal(&module) ||
+		!module->InstantiateModule(context, refuse_import).FromMaybe(false) || !module->Evaluate(context).ToLocal(value)) {
+		return failed();
+	}
+	nex_result r = settle(value);
+	*value = module->GetModuleNamespace();
+	return r;
+}
+
+} // namespace
+
+extern "C" {
+
+void nex_start(const char *guard_code, size_t guard_size, const char *prelude_code, size_t prelude_size) {
+	guard.code.assign(guard_code, guard_size);
+	prelude.code.assign(prelude_code, prelude_size);
+	V8::SetFlagsFromString(flags);
+	engine = platform::NewDefaultPlatform(1).release();
+	V8::InitializePlatform(engine);
+	V8::Initialize();
+	blocks = new Blocks;
+	// The first isolate compiles the scripts for all others. It stays, and with
+	// it what isolates share, which would go with the last of them.
+	nex_isolate *first = nex_new(0, 64 << 20);
+	HeapSpaceStatistics space;
+	do {
+		first->isolate->GetHeapSpaceStatistics(&space, ++large_objects);
+	} while (strcmp(space.space_name(), "new_large_object_space") != 0);
+	nex_load(first, "{}", 2, "", 0, "() => 0", 7, 0);
+}
+
+nex_isolate *nex_new(uintptr_t handle, size_t memory) {
+	auto *self = new nex_isolate;
+	self->handle = handle;
+	self->buffers = std::make_shared<Buffers>(memory);
+	Isolate::CreateParams params;
+	params.array_buffer_allocator_shared = self->buffers;
+	params.constraints.ConfigureDefaultsFromHeapSize(0, memory);
+	Isolate *isolate = self->isolate = Isolate::Allocate();
+	isolate->SetData(0, self);
+	Isolate::Initialize(isolate, params);
+	Locker locker(isolate);
+	Isolate::Scope scope(isolate);
+	HandleScope handles(isolate);
+	isolate->SetMicrotasksPolicy(MicrotasksPolicy::kExplicit);
+	isolate->SetAllowAtomicsWait(false);
+	isolate->SetHostImportModuleDynamicallyCallback(reject_import);
+	isolate->AddNearHeapLimitCallback(near_heap_limit, self);
+	isolate->AddGCEpilogueCallback(after_collection, self, kGCTypeMarkSweepCompact);
+	Local<Context> context = Context::New(isolate);
+	context->Global()->Delete(context, literal(isolate, "WebAssembly")).Check(); // its memories pass every limit by
+	self->context.Reset(isolate, context);
+	return self;
+}
+
+nex_result nex_load(nex_isolate *self, const char *info, size_t info_size, const char *name, size_t name_size,
+	const char *code, size_t code_size, int may_be_module) {
+	Entered in(self);
+	Isolate *isolate = in.isolate;
+	Local<Context> context = in.context;
+	Local<String> about, text;
+	Local<Value> value = native(context, claim);
+	if (in.boot(&guard, 1, &value).IsEmpty() || !string(isolate, info, info_size).ToLocal(&about)) return in.failed();
+	Local<Object> host = Object::New(isolate);
+	host->Set(context, literal(isolate, "print"), native(context, print)).Check();
+	host->Set(context, literal(isolate, "encode"), native(context, encode)).Check();
+	host->Set(context, literal(isolate, "decode"), native(context, decode)).Check();
+	Local<Value> argv[] = {host, about};
+	if (!in.boot(&prelude, 2, argv).ToLocal(&value)) return in.failed();
+	auto get = [&](const char *key) {
+		Local<Value> v = value.As<Object>()->Get(context, literal(isolate, key)).ToLocalChecked();
+		return Global<Function>(isolate, v.As<Function>());
+	};
+	self->entry = get("entry");
+	self->make_context = get("Context");
+	self->settle = get("settle");
+	self->encode = get("encode");
+	self->explain = get("explain");
+
+	self->name.assign(name, name_size);
+	if (!string(isolate, code, code_size).ToLocal(&text)) return in.failed();
+	nex_result r = in.run(text, may_be_module, &value);
+	if (r.status != nex_ok) return in.leave(r);
+	if (!in.call(self->entry, value).ToLocal(&value) || !value->IsFunction()) return in.leave(in.failed());
+	self->function.Reset(isolate, value.As<Function>());
+	return in.leave({nex_ok, {}});
+}
+
+nex_result nex_call(nex_isolate *self, const char *subject, size_t subject_size, const char *reply, size_t reply_size,
+	const char *header, size_t header_size, double deadline, const char *payload, size_t payload_size) {
+	Entered in(self);
+	Isolate *isolate = in.isolate;
+	Local<Context> context = in.context;
+	Local<String> to, back, fields;
+	Local<Uint8Array> bytes;
+	Local<Object> info;
+	Local<Value> value;
+	char *data;
+	if (!string(isolate, subject, subject_size).ToLocal(&to) || !string(isolate, reply, reply_size).ToLocal(&back) ||
+		!string(isolate, header, header_size).ToLocal(&fields) || !new_bytes(isolate, payload_size, &data).ToLocal(&bytes)) {
+		return in.failed();
+	}
+	memcpy(data, payload, payload_size);
+	Local<Value> about[] = {to, bytes, back, Number::New(isolate, deadline), fields};
+	if (!self->make_context.Get(isolate)->NewInstance(context, header == nullptr ? 4 : 5, about).ToLocal(&info)) return in.failed();
+	Local<Value> argv[] = {to, bytes, info};
+	if (!self->function.Get(isolate)->Call(context, context->Global(), 3, argv).ToLocal(&value)) return in.leave(in.failed());
+	nex_result r = in.settle(&value);
+	return in.leave(r.status == nex_ok ? in.reply(value) : r);
+}
+
+void nex_stop(nex_isolate *self) { self->isolate->TerminateExecution(); }
+
+void nex_free(nex_isolate *self) {
+	Isolate *isolate = self->isolate;
+	{
+		Locker locker(isolate);
+		Isolate::Scope scope(isolate);
+		for (auto *f : {&self->function, &self->entry, &self->make_context, &self->settle, &self->encode, &self->explain}) f->Reset();
+		for (Claim *c : self->claims) delete c;
+		self->context.Reset();
+		self->bytes.reset();
+	}
+	heaps -= self->buffers->heap;
+	isolate->Dispose();
+	delete self;
+}
+
+size_t nex_heaps(void) { return heaps; }
+
+} // extern "C"

@@ -1,0 +1,70 @@
+//go:build v8 && linux && (amd64 || arm64)
+
+// The binding of V8 that Go calls: what an isolate needs to serve messages,
+// each with one call, and nothing else.
+//
+// An isolate is entered by one thread at a time, which may be another for each
+// call; only nex_stop may be called at any time, from any thread. Texts are
+// UTF-8. What a result points to is good until the isolate is entered again.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct nex_isolate nex_isolate;
+
+// How an evaluation or a call ended.
+enum nex_status {
+	nex_ok,
+	nex_thrown,    // the text: message, place and stack, joined by NUL
+	nex_stopped,   // nex_stop was called
+	nex_memory,    // the isolate met its memory limit
+	nex_never,     // a promise is pending and nothing will settle it
+	nex_bad_reply, // the text says why the value is no reply
+};
+
+typedef struct {
+	const char *data;
+	size_t size;
+} nex_text;
+
+typedef struct {
+	enum nex_status status;
+	nex_text value;
+} nex_result;
+
+// nex_start starts V8 in this process. It must be called once, before anything
+// else. guard and prelude are scripts that each isolate evaluates.
+void nex_start(const char *guard, size_t guard_size, const char *prelude, size_t prelude_size);
+
+// nex_new makes an isolate with nothing in it but the language, that may use
+// so many bytes for its heap and its array buffers. handle is what it prints
+// with.
+nex_isolate *nex_new(uintptr_t handle, size_t memory);
+
+// nex_load evaluates the prelude and then the script, and finds its function.
+nex_result nex_load(nex_isolate *self, const char *info, size_t info_size, const char *name, size_t name_size,
+	const char *code, size_t code_size, int may_be_module);
+
+// nex_call calls the function with one message. header may be NULL.
+nex_result nex_call(nex_isolate *self, const char *subject, size_t subject_size, const char *reply, size_t reply_size,
+	const char *header, size_t header_size, double deadline, const char *payload, size_t payload_size);
+
+// nex_stop ends the code that runs in the isolate. It does nothing to code that
+// is just about to run: call it again until that is back.
+void nex_stop(nex_isolate *self);
+
+// nex_free frees everything.
+void nex_free(nex_isolate *self);
+
+// nex_heaps returns how many bytes the heaps of all isolates had in use when
+// each was last collected.
+size_t nex_heaps(void);
+
+#ifdef __cplusplus
+}
+#endif

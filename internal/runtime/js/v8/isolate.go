@@ -1,0 +1,166 @@
+//go:build v8 && linux && (amd64 || arm64)
+
+package v8
+
+// #include "binding.h"
+import "C"
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"runtime/cgo"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"nex/internal/runtime/js"
+)
+
+// isolate implements [js.Isolate].
+type isolate struct {
+	engine *Engine
+	handle cgo.Handle // of itself, for nexPrint
+	native *C.nex_isolate
+	print  func(level int, text string)
+
+	busy     bool // code runs, or panicked
+	worn     bool // it was stopped or met the memory limit
+	panicked any  // what print panicked with
+
+	mu      sync.Mutex
+	ctx     context.Context // while code runs; guarded by mu
+	stopped bool            // the code was told to stop; guarded by mu
+}
+
+func newIsolate(e *Engine, s js.Source) *isolate {
+	i := &isolate{engine: e, print: s.Print}
+	i.handle = cgo.NewHandle(i)
+	i.native = C.nex_new(C.uintptr_t(i.handle), C.size_t(s.Memory))
+	e.watchdog.add(i)
+	return i
+}
+
+// Usable implements [js.Isolate].
+func (i *isolate) Usable() bool { return !i.busy && !i.worn }
+
+// Close implements [js.Isolate].
+func (i *isolate) Close() {
+	i.engine.watchdog.remove(i)
+	C.nex_free(i.native)
+	i.handle.Delete()
+	isolates.Add(-1)
+}
+
+// Call implements [js.Isolate].
+func (i *isolate) Call(ctx context.Context, c js.Call) ([]byte, error) {
+	subject, subjectSize := pass(c.Subject)
+	reply, replySize := pass(c.Reply)
+	header, headerSize := pass(c.Header)
+	payload, payloadSize := pass(unsafe.String(unsafe.SliceData(c.Payload), len(c.Payload)))
+	i.enter(ctx)
+	r := C.nex_call(i.native, subject, subjectSize, reply, replySize, header, headerSize, C.double(c.Deadline), payload, payloadSize)
+	if err := i.leave(r); err != nil {
+		return nil, err
+	}
+	return C.GoBytes(unsafe.Pointer(r.value.data), C.int(r.value.size)), nil
+}
+
+// mayBeModule matches what every module contains. It also matches words in
+// strings and comments, so it only decides whether there is a second try.
+var mayBeModule = regexp.MustCompile(`\b(import|export)\b`)
+
+// load evaluates the prelude and the script, until ctx ends.
+func (i *isolate) load(ctx context.Context, s js.Source) error {
+	info, infoSize := pass(s.Info)
+	name, nameSize := pass(s.Name)
+	code, codeSize := pass(unsafe.String(unsafe.SliceData(s.Code), len(s.Code)))
+	module := C.int(0)
+	if mayBeModule.Match(s.Code) {
+		module = 1
+	}
+	i.enter(ctx)
+	return i.leave(C.nex_load(i.native, info, infoSize, name, nameSize, code, codeSize, module))
+}
+
+// pass returns the bytes of text as C takes them. They stay Go's.
+func pass(text string) (*C.char, C.size_t) {
+	return (*C.char)(unsafe.Pointer(unsafe.StringData(text))), C.size_t(len(text))
+}
+
+// enter begins a time in which code runs, until ctx ends.
+func (i *isolate) enter(ctx context.Context) {
+	i.busy = true
+	i.mu.Lock()
+	i.ctx = ctx
+	i.mu.Unlock()
+	i.engine.watchdog.wake()
+}
+
+// leave ends the time that enter began, and says how the code ended. It panics
+// when print did.
+func (i *isolate) leave(r C.nex_result) error {
+	i.mu.Lock()
+	i.ctx = nil
+	stopped := i.stopped
+	i.mu.Unlock()
+	if i.panicked != nil {
+		panic(i.panicked)
+	}
+	i.busy = false
+	if stopped && r.status != C.nex_memory {
+		r.status = C.nex_stopped
+	}
+	switch r.status {
+	case C.nex_ok:
+		return nil
+	case C.nex_stopped:
+		i.worn = true
+		return js.ErrStopped
+	case C.nex_memory:
+		i.worn = true
+		return js.ErrMemory
+	case C.nex_never:
+		return js.ErrNeverSettles
+	}
+	text := C.GoStringN(r.value.data, C.int(r.value.size))
+	switch r.status {
+	case C.nex_thrown:
+		message, rest, _ := strings.Cut(text, "\x00")
+		where, stack, _ := strings.Cut(rest, "\x00")
+		return &js.Thrown{Message: message, Where: where, Stack: stack}
+	case C.nex_bad_reply:
+		return &js.ReplyError{Why: text}
+	}
+	return fmt.Errorf("V8 ended a call with the unknown status %d", r.status)
+}
+
+// check stops the code that runs when its context has ended, and reports
+// whether code runs.
+func (i *isolate) check() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.ctx == nil {
+		return false
+	}
+	if i.ctx.Err() != nil {
+		i.stopped = true
+		C.nex_stop(i.native) // every time, as the code may not have begun yet
+	}
+	return true
+}
+
+// nexPrint takes what a script prints. A panic must not pass through C++: the
+// code is stopped, and the panic goes on when it is back.
+//
+//export nexPrint
+func nexPrint(handle C.uintptr_t, level C.int32_t, text *C.char, size C.size_t) {
+	i := cgo.Handle(handle).Value().(*isolate)
+	defer func() {
+		if v := recover(); v != nil {
+			i.panicked = v
+			C.nex_stop(i.native)
+		}
+	}()
+	i.print(int(level), C.GoStringN(text, C.int(size)))
+}

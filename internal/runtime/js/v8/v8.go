@@ -1,0 +1,73 @@
+//go:build v8 && linux && (amd64 || arm64)
+
+package v8
+
+// #cgo CXXFLAGS: -std=c++20 -fno-rtti -fno-exceptions -Wall -Wextra -Wno-unused-parameter
+// #cgo CXXFLAGS: -DV8_COMPRESS_POINTERS -DV8_31BIT_SMIS_ON_64BIT_ARCH -DV8_ENABLE_SANDBOX
+// #cgo noescape nex_load
+// #cgo noescape nex_call
+// #include "binding.h"
+import "C"
+
+import (
+	"context"
+	_ "embed"
+	"sync"
+	"sync/atomic"
+
+	"nex"
+	"nex/internal/runtime/js"
+)
+
+//go:embed guard.js
+var guard string
+
+// maxIsolates is how many isolates a process may have. V8 ends the process when
+// the address space that they share is full, well above that.
+const maxIsolates = 1000
+
+// isolates is how many there are.
+var isolates atomic.Int32
+
+var start = sync.OnceFunc(func() {
+	g, guardSize := pass(guard)
+	p, preludeSize := pass(js.Prelude)
+	C.nex_start(g, guardSize, p, preludeSize)
+})
+
+// Engine makes V8 isolates. Safe for concurrent use.
+type Engine struct {
+	watchdog watchdog
+}
+
+var (
+	_ js.Engine  = (*Engine)(nil)
+	_ js.Isolate = (*isolate)(nil)
+)
+
+// New starts V8 in this process, where it then stays.
+func New() (*Engine, error) {
+	start()
+	return &Engine{}, nil
+}
+
+// minMemory is what an isolate needs to come up, in bytes.
+const minMemory = 1 << 20
+
+// New implements [js.Engine]. It is Exhausted when there are as many isolates
+// as one process may have.
+func (e *Engine) New(ctx context.Context, s js.Source) (js.Isolate, error) {
+	if s.Memory < minMemory {
+		return nil, js.ErrMemory
+	}
+	if n := isolates.Add(1); n > maxIsolates {
+		isolates.Add(-1)
+		return nil, nex.Errorf(nex.Exhausted, "%d JavaScript isolates are all that one agent can have", maxIsolates)
+	}
+	i := newIsolate(e, s)
+	if err := i.load(ctx, s); err != nil {
+		i.Close()
+		return nil, err
+	}
+	return i, nil
+}
