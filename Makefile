@@ -5,19 +5,31 @@ SHELL := bash
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 FUZZTIME ?= 30s
 TOOLS    := $(CURDIR)/bin/tools
+VERSIONED = -X main.version=$(VERSION)
+
+# Agents for Linux have V8, which comes as a library for two processors, and
+# are linked by a C++ compiler for this machine; others do without both.
+ifneq (,$(filter linux-amd64-amd64 linux-arm64-arm64,$(subst $() ,-,$(shell go env GOOS GOARCH GOHOSTARCH 2>/dev/null))))
+TAGS     := v8
+CGO       = CGO_ENABLED=1 CGO_CXXFLAGS="-O2 -I$$(go mod download github.com/tommie/v8go && go list -m -f '{{.Dir}}' github.com/tommie/v8go)/deps/include"
+AGENT     = $(CGO) go build -trimpath -tags v8,netgo,osusergo -ldflags '-s -w $(VERSIONED) -linkmode external -extldflags "-static"'
+else
+AGENT     = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(VERSIONED)'
+endif
 
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps
-deps: ## install git and gcc where they are missing; the race detector links with gcc
-	@bash tools/deps.sh git gcc
+deps: ## install git and compilers where they are missing: for V8, and for the race detector
+	@bash tools/deps.sh git gcc $(if $(TAGS),g++)
 
 .PHONY: build
-build: ## build bin/nex and bin/nex-agent; plain Go is enough
+build: $(if $(TAGS),deps) ## build bin/nex and bin/nex-agent, both static
 	@bash tools/deps.sh git
-	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/nex ./cmd/nex-agent
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(VERSIONED)' -o bin/ ./cmd/nex
+	$(AGENT) -o bin/ ./cmd/nex-agent
 
 .PHONY: demo
 demo: build ## build, then show functions and a service running on this machine
@@ -26,32 +38,33 @@ demo: build ## build, then show functions and a service running on this machine
 .PHONY: test
 test: deps $(TOOLS)/gotestsum $(TOOLS)/nats ## run all tests with the race detector (TESTFLAGS=-v for more)
 	@status=0; rm -f bin/test.json; \
-	NEX_TEST_NATS_CLI=$(TOOLS)/nats $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \
-		-- -race $(TESTFLAGS) ./... || status=$$?; \
+	$(CGO) NEX_TEST_NATS_CLI=$(TOOLS)/nats $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \
+		-- -race -tags '$(TAGS)' $(TESTFLAGS) ./... || status=$$?; \
 	awk -f tools/tally.awk bin/test.json && exit $$status
 
 .PHONY: race
 race: deps ## repeat the tests of all internal packages, to catch the rare race (test runs each once)
-	go test -race -count=3 ./internal/...
+	$(CGO) go test -race -tags '$(TAGS)' -count=3 ./internal/...
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME (30s)
+fuzz: deps ## run every fuzz target for FUZZTIME (30s)
 	@grep -rHoE '^func Fuzz[[:alnum:]_]+' --include='*_test.go' . | sort | while IFS=: read -r file func; do \
 		echo "$${func#func } in $${file%/*}"; \
-		go test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) "$${file%/*}" || exit 1; \
+		$(CGO) go test -tags '$(TAGS)' -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) "$${file%/*}" || exit 1; \
 	done
 
 .PHONY: bench
-bench: $(if $(BASE),$(TOOLS)/benchstat) ## run the benchmarks (BASE=file compares with an earlier bin/bench.txt)
-	@mkdir -p bin; set -o pipefail; go test -run '^$$' -bench . -benchmem \
+bench: deps $(if $(BASE),$(TOOLS)/benchstat) ## run the benchmarks (BASE=file compares with an earlier bin/bench.txt)
+	@mkdir -p bin; set -o pipefail; $(CGO) go test -tags '$(TAGS)' -run '^$$' -bench . -benchmem \
 		$$(grep -rlE '^func Benchmark' --include='*_test.go' . | xargs -r dirname | sort -u) | tee bin/bench.txt
 	$(if $(BASE),$(TOOLS)/benchstat $(BASE) bin/bench.txt)
 
 .PHONY: lint
-lint: $(TOOLS)/staticcheck ## check format, go vet and staticcheck
+lint: deps $(TOOLS)/staticcheck ## check format, go vet and staticcheck
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'run gofmt -w on these'; exit 1; }
-	go vet ./...
-	$(TOOLS)/staticcheck ./...
+	CGO_ENABLED=0 go vet ./...
+	$(CGO) go vet -tags '$(TAGS)' ./...
+	$(CGO) $(TOOLS)/staticcheck -tags '$(TAGS)' ./...
 
 .PHONY: check
 check: lint test ## what CI runs

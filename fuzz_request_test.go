@@ -151,6 +151,7 @@ func FuzzSettings(f *testing.F) {
 	f.Add([]byte(`{"function_memory_mib":-1}`), []byte(`{}`), []byte(`{}`), true)
 	f.Add([]byte(`{"stop_grace_ms":9223372036854775807}`), []byte(`{"broadcast":true}`), []byte(`{"broadcast":false}`), false)
 	f.Add([]byte(`{"broadcast":true,"sandbox":"os"}`), []byte(`{}`), []byte(`{"broadcast":false}`), true)
+	f.Add([]byte(`{"engine":"quickjs"}`), []byte(`{"engine":"v8"}`), []byte(`{}`), true)
 	f.Fuzz(func(t *testing.T, asked, given, most []byte, function bool) {
 		var s, defaults, ceilings nex.Settings
 		if json.Unmarshal(asked, &s) != nil || json.Unmarshal(given, &defaults) != nil || json.Unmarshal(most, &ceilings) != nil {
@@ -204,6 +205,9 @@ func completed(s, defaults, ceilings nex.Settings, function bool) nex.Settings {
 	number(&s.StopGraceMS, false, defaults.StopGraceMS, ceilings.StopGraceMS, math.MaxInt32)
 	if may := ceilings.Broadcast == nil || *ceilings.Broadcast; function && s.Broadcast == nil && may {
 		s.Broadcast = defaults.Broadcast
+	}
+	if function && s.Engine == "" {
+		s.Engine = defaults.Engine
 	}
 	return s
 }

@@ -27,6 +27,8 @@ type Settings struct {
 	StopGraceMS int `json:"stop_grace_ms,omitempty"`
 	// Sandbox is the weakest sandbox the workload accepts.
 	Sandbox Sandbox `json:"sandbox,omitempty"`
+	// Engine runs a JavaScript function. "" leaves it to the agent.
+	Engine Engine `json:"engine,omitempty"`
 }
 
 // FunctionTimeout is the deadline of one call.
@@ -88,6 +90,12 @@ func (s Settings) For(t WorkloadType, defaults, ceilings Settings) (Settings, er
 	case s.Broadcast == nil && t.IsFunction() && !forbidden:
 		s.Broadcast = defaults.Broadcast
 	}
+	switch {
+	case s.Engine != "" && t != V8:
+		return s, Errorf(Invalid, "engine is a setting of JavaScript functions")
+	case s.Engine == "" && t == V8:
+		s.Engine = defaults.Engine
+	}
 	return s, nil
 }
 
@@ -133,5 +141,28 @@ func (s *Sandbox) UnmarshalText(text []byte) error {
 		return fmt.Errorf("unknown sandbox %.32q: choose one of %v", kind, Sandboxes())
 	}
 	*s = kind
+	return nil
+}
+
+// Engine is what runs JavaScript.
+type Engine string
+
+// The engines. Both run what is in the language; they differ in speed, in size
+// and in what they bring along, as V8 does Intl.
+const (
+	EngineV8      Engine = "v8"      // fast with much work per call; not in every agent
+	EngineQuickJS Engine = "quickjs" // small; in every agent
+)
+
+// Engines are all engines, the preferred one first.
+func Engines() []Engine { return []Engine{EngineV8, EngineQuickJS} }
+
+// UnmarshalText refuses words that name no engine.
+func (e *Engine) UnmarshalText(text []byte) error {
+	engine := Engine(text)
+	if engine != "" && !slices.Contains(Engines(), engine) {
+		return fmt.Errorf("unknown engine %.32q: choose one of %v", engine, Engines())
+	}
+	*e = engine
 	return nil
 }

@@ -15,7 +15,8 @@ func TestSettingsFor(t *testing.T) {
 	for name, c := range map[string]struct {
 		t              nex.WorkloadType
 		asked          nex.Settings
-		broadcast, may *bool // of the node: default and ceiling
+		broadcast, may *bool      // of the node: default and ceiling
+		engine         nex.Engine // of the node
 		want           nex.Settings
 		code           nex.Code
 	}{
@@ -37,8 +38,17 @@ func TestSettingsFor(t *testing.T) {
 		"broadcast forbidden": {t: nex.V8, asked: nex.Settings{Broadcast: &yes}, may: &no, code: nex.Denied},
 		"broadcast by default, but forbidden": {t: nex.V8, broadcast: &yes, may: &no,
 			want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64, MaxConcurrency: 10}},
+		"an engine": {t: nex.V8, asked: nex.Settings{Engine: nex.EngineQuickJS}, engine: nex.EngineV8,
+			want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64, MaxConcurrency: 10, Engine: nex.EngineQuickJS}},
+		"an engine by default": {t: nex.V8, engine: nex.EngineV8,
+			want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64, MaxConcurrency: 10, Engine: nex.EngineV8}},
+		"no engine of WebAssembly by default": {t: nex.Wasm, engine: nex.EngineV8,
+			want: nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 64, MaxConcurrency: 10}},
+		"an engine of WebAssembly": {t: nex.Wasm, asked: nex.Settings{Engine: nex.EngineV8}, code: nex.Invalid},
+		"an engine of a service":   {t: nex.Native, asked: nex.Settings{Engine: nex.EngineV8}, code: nex.Invalid},
 	} {
 		d, l := defaults, ceilings
+		d.Engine = c.engine
 		d.Broadcast, l.Broadcast = c.broadcast, c.may
 		got, err := c.asked.For(c.t, d, l)
 		if nex.CodeOf(err) != c.code || err == nil && !reflect.DeepEqual(got, c.want) {
@@ -68,5 +78,14 @@ func TestUnknownSandboxIsNoRequest(t *testing.T) {
 	var s nex.Settings
 	if err := json.Unmarshal([]byte(`{"sandbox":"docker"}`), &s); err == nil {
 		t.Error("accepted")
+	}
+}
+
+func TestUnknownEngineIsNoRequest(t *testing.T) {
+	for text, want := range map[string]bool{`{"engine":"v8"}`: true, `{"engine":"quickjs"}`: true, `{"engine":""}`: true, `{"engine":"V8"}`: false, `{"engine":"node"}`: false, `{"engine":8}`: false} {
+		var s nex.Settings
+		if err := json.Unmarshal([]byte(text), &s); (err == nil) != want {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }

@@ -39,6 +39,7 @@ func (f *deployFlags) add(cmd *fisk.CmdClause) {
 	cmd.Flag("broadcast", "Every copy of a function answers every message (likewise)").SetValue(choice{&s.Broadcast})
 	cmd.Flag("stop_grace", "How long a service may take to end before it is killed (likewise)").PlaceHolder("10s").SetValue((*milliseconds)(&s.StopGraceMS))
 	cmd.Flag("sandbox", "Weakest sandbox the workload accepts: none, os, microvm, qemu, firecracker").PlaceHolder("KIND").SetValue((*sandbox)(&s.Sandbox))
+	cmd.Flag("engine", "Engine of a JavaScript function: v8, quickjs (what the node says if not given)").PlaceHolder("ENGINE").SetValue((*engine)(&s.Engine))
 }
 
 // addPlace adds the flags that say where to run, and how many copies.
@@ -125,6 +126,12 @@ type sandbox nex.Sandbox
 
 func (k *sandbox) Set(s string) error { return (*nex.Sandbox)(k).UnmarshalText([]byte(s)) }
 func (k *sandbox) String() string     { return string(*k) }
+
+// engine is a flag for a JavaScript engine.
+type engine nex.Engine
+
+func (e *engine) Set(s string) error { return (*nex.Engine)(e).UnmarshalText([]byte(s)) }
+func (e *engine) String() string     { return string(*e) }
 
 // choice is a flag for yes, no, or not given.
 type choice struct{ into **bool }

@@ -24,8 +24,6 @@ import (
 	"nex"
 	"nex/internal/guest"
 	"nex/internal/runtime"
-	"nex/internal/runtime/js"
-	"nex/internal/runtime/js/quickjs"
 )
 
 // closeTimeout bounds the end of one workload when the agent ends.
@@ -40,20 +38,15 @@ type Config struct {
 // Run serves the node at the other end of conn until the link or ctx ends.
 // Then every workload has ended too.
 func Run(ctx context.Context, conn net.Conn, cfg Config) error {
-	engine, err := quickjs.New()
-	if err != nil {
-		return fmt.Errorf("start JavaScript engine: %w", err)
-	}
-	a := &agent{cfg: cfg, engine: engine, uploads: map[string]*upload{}, loading: map[string]*loading{}, workloads: map[string]*workload{}}
+	a := &agent{cfg: cfg, uploads: map[string]*upload{}, loading: map[string]*loading{}, workloads: map[string]*workload{}}
 	a.server = guest.NewServer(conn, a)
-	err = a.server.Run(ctx, guest.Hello{Version: cfg.Version, Types: types()})
+	err := a.server.Run(ctx, guest.Hello{Version: cfg.Version, Types: types()})
 	return errors.Join(err, a.close())
 }
 
 // agent implements [guest.Handler].
 type agent struct {
 	cfg    Config
-	engine js.Engine
 	server *guest.Server
 	waits  sync.WaitGroup // one per service
 

@@ -45,7 +45,11 @@ func (a *agent) loadFunction(ctx context.Context, d guest.Deploy, path string, l
 	}
 	switch d.Type {
 	case nex.V8:
-		return js.Load(ctx, a.engine, js.Options{
+		engine, err := pickEngine(d.Settings.Engine)
+		if err != nil {
+			return nil, err
+		}
+		return js.Load(ctx, engine, js.Options{
 			Name: d.File, Code: code, Env: d.Environment,
 			Namespace: d.Namespace, Workload: d.Name, ID: d.ID, Log: log,
 			MemoryLimit: memory(d), MaxConcurrency: d.Settings.MaxConcurrency,

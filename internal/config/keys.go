@@ -105,6 +105,7 @@ func Keys() []Key {
 		{"max_concurrency", Natural, Works, "calls of one function that run at once (default 0, as the engine likes)", func(d *draft) any { return &d.Defaults.MaxConcurrency }},
 		{"broadcast", Bool, Works, "every copy of a function answers every message (default false)", func(d *draft) any { return &d.Defaults.Broadcast }},
 		{"stop_grace_ms", Positive, Works, "how long a service may take to end before it is killed (default 10000)", func(d *draft) any { return &d.Defaults.StopGraceMS }},
+		{"engine", Text, Works, "v8 or quickjs, for JavaScript functions (default v8 where the agent has it)", func(d *draft) any { return &d.Defaults.Engine }},
 		{"ceilings.function_timeout_ms", Positive, Works, "(default 600000)", func(d *draft) any { return &d.Ceilings.FunctionTimeoutMS }},
 		{"ceilings.function_memory_mib", Positive, Works, "(default 2048)", func(d *draft) any { return &d.Ceilings.FunctionMemoryMiB }},
 		{"ceilings.max_concurrency", Positive, Works, "(default 1000; what is given here goes for those too that do not ask)", func(d *draft) any { return &d.Ceilings.MaxConcurrency }},
@@ -141,6 +142,7 @@ func Keys() []Key {
 		{"autostart.workloads[].broadcast", Bool, Later, "", nil},
 		{"autostart.workloads[].stop_grace_ms", Positive, Later, "", nil},
 		{"autostart.workloads[].sandbox", Text, Later, "", nil},
+		{"autostart.workloads[].engine", Text, Later, "", nil},
 
 		// Services that the node offers to functions
 		{"host_services", Object, Later, "services that the node offers to functions", nil},

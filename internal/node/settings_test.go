@@ -38,6 +38,11 @@ func TestSettingsReachTheWorkload(t *testing.T) {
 	run("hasty", "() => { for (;;); }", nex.Settings{FunctionTimeoutMS: 50})
 	failsWith("hasty", nex.Timeout)
 
+	run("frugal", "() => typeof Intl", nex.Settings{Engine: nex.EngineQuickJS})
+	if m := r.call(t, "t.frugal", nil); string(m.Data) != "undefined" {
+		t.Errorf("frugal: %q, as if in V8", m.Data)
+	}
+
 	// One isolate at most: a global counts every call.
 	run("single", "let calls = 0; (s, p) => ++calls", nex.Settings{MaxConcurrency: 1})
 	const calls = 50
@@ -86,6 +91,7 @@ func TestSettingsAreHeldAgainstTheNode(t *testing.T) {
 	for text, settings := range map[string]nex.Settings{
 		"function_timeout_ms of 101 is over this node's ceiling of 100":            {FunctionTimeoutMS: 101},
 		"stop_grace_ms is a setting of services":                                   {StopGraceMS: 1},
+		`unknown engine "node"`:                                                    {Engine: "node"},
 		`the workload wants a sandbox of at least "os", this node has "none"`:      {Sandbox: nex.SandboxOS},
 		`the workload wants a sandbox of at least "microvm", this node has "none"`: {Sandbox: nex.SandboxMicroVM},
 	} {

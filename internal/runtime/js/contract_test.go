@@ -6,7 +6,6 @@ import (
 	"nex/internal/nextest"
 	"nex/internal/runtime"
 	"nex/internal/runtime/js"
-	"nex/internal/runtime/js/quickjs"
 )
 
 // behaviours are the scripts that the contract of function runtimes asks for.
@@ -22,15 +21,13 @@ var behaviours = map[string]string{
 }
 
 func TestFunctionContract(t *testing.T) {
-	nextest.Functions(t, func(t *testing.T, behaviour string, log runtime.Log) runtime.Function {
-		engine, err := quickjs.New()
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, err := js.Load(t.Context(), engine, js.Options{Name: behaviour + ".js", Code: []byte(behaviours[behaviour]), Log: log})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
+	each(t, func(t *testing.T, e js.Engine) {
+		nextest.Functions(t, func(t *testing.T, behaviour string, log runtime.Log) runtime.Function {
+			f, err := js.Load(t.Context(), e, js.Options{Name: behaviour + ".js", Code: []byte(behaviours[behaviour]), Log: log})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		})
 	})
 }

@@ -6,9 +6,9 @@ package v8
 import "C"
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"regexp"
 	"runtime/cgo"
 	"strings"
 	"sync"
@@ -66,9 +66,12 @@ func (i *isolate) Call(ctx context.Context, c js.Call) ([]byte, error) {
 	return C.GoBytes(unsafe.Pointer(r.value.data), C.int(r.value.size)), nil
 }
 
-// mayBeModule matches what every module contains. It also matches words in
-// strings and comments, so it only decides whether there is a second try.
-var mayBeModule = regexp.MustCompile(`\b(import|export)\b`)
+// mayBeModule reports whether code has what every module contains. It may have
+// that in strings and comments, so this only decides whether there is a second
+// try.
+func mayBeModule(code []byte) bool {
+	return bytes.Contains(code, []byte("import")) || bytes.Contains(code, []byte("export"))
+}
 
 // load evaluates the prelude and the script, until ctx ends.
 func (i *isolate) load(ctx context.Context, s js.Source) error {
@@ -76,7 +79,7 @@ func (i *isolate) load(ctx context.Context, s js.Source) error {
 	name, nameSize := pass(s.Name)
 	code, codeSize := pass(unsafe.String(unsafe.SliceData(s.Code), len(s.Code)))
 	module := C.int(0)
-	if mayBeModule.Match(s.Code) {
+	if mayBeModule(s.Code) {
 		module = 1
 	}
 	i.enter(ctx)

@@ -57,7 +57,7 @@ const minMemory = 1 << 20
 // New implements [js.Engine]. It is Exhausted when there are as many isolates
 // as one process may have.
 func (e *Engine) New(ctx context.Context, s js.Source) (js.Isolate, error) {
-	if s.Memory < minMemory {
+	if s.Memory < minMemory || int64(len(s.Code)) > s.Memory { // nothing stops V8 while it reads code
 		return nil, js.ErrMemory
 	}
 	if n := isolates.Add(1); n > maxIsolates {
