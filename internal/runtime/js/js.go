@@ -6,8 +6,8 @@
 //
 // A function's script is evaluated once per isolate and stays warm between
 // calls; several isolates may serve one function, so globals are a cache and
-// never storage. Nothing in this package starts a goroutine. User code gets no
-// access to files, to the network or to the process.
+// never storage. Nothing in this package starts a goroutine, but a timer frees
+// isolates that nobody needs any more. User code gets no access to files, to the network or to the process.
 package js
 
 import (
@@ -45,7 +45,8 @@ type Isolate interface {
 	// *ReplyError; any other error or a panic is a defect of the engine.
 	Call(ctx context.Context, c Call) ([]byte, error)
 	// Usable reports whether the isolate may serve another call. It is false
-	// after a call that panicked, was stopped or met the memory limit.
+	// after a call that panicked, was stopped or met the memory limit, and
+	// while the engine is short of memory for all its isolates.
 	Usable() bool
 	// Close frees everything, also after a panic in Call. The isolate must
 	// not be used afterwards.

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unicode/utf8"
 
 	"nex"
@@ -15,12 +18,12 @@ import (
 type fake struct {
 	number int
 	worn   bool
-	closed bool
+	closed atomic.Bool
 }
 
 func (f *fake) Call(context.Context, Call) ([]byte, error) { return nil, nil }
 func (f *fake) Usable() bool                               { return !f.worn }
-func (f *fake) Close()                                     { f.closed = true }
+func (f *fake) Close()                                     { f.closed.Store(true) }
 
 // fakes makes fakes, and fails with err or panics where asked to.
 type fakes struct {
@@ -76,7 +79,7 @@ func TestPoolReplacesTheUnusable(t *testing.T) {
 	a := take(t, p)
 	a.worn = true
 	p.give(a)
-	if !a.closed {
+	if !a.closed.Load() {
 		t.Error("the worn isolate was not closed")
 	}
 	if got := take(t, p); got == a {
@@ -143,8 +146,8 @@ func TestPoolClose(t *testing.T) {
 	if err := p.close(ended); !errors.Is(err, context.Canceled) {
 		t.Errorf("close with isolates out: %v", err)
 	}
-	if !a.closed || b.closed {
-		t.Errorf("idle closed: %t, out closed: %t", a.closed, b.closed)
+	if !a.closed.Load() || b.closed.Load() {
+		t.Errorf("idle closed: %t, out closed: %t", a.closed.Load(), b.closed.Load())
 	}
 	b.worn = true
 	p.give(b)
@@ -152,7 +155,7 @@ func TestPoolClose(t *testing.T) {
 	if err := p.close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if !b.closed || !c.closed {
+	if !b.closed.Load() || !c.closed.Load() {
 		t.Error("an isolate that came back was not closed")
 	}
 	if _, err := p.take(t.Context()); nex.CodeOf(err) != nex.Unavailable {
@@ -176,7 +179,7 @@ func TestPoolHammer(t *testing.T) {
 		t.Error(err)
 	}
 	for _, iso := range f.made {
-		if !iso.closed {
+		if !iso.closed.Load() {
 			t.Errorf("isolate %d was not closed", iso.number)
 		}
 	}
@@ -194,4 +197,68 @@ func TestClip(t *testing.T) {
 			t.Errorf("%.10q was cut to %d bytes that end with %q", text, len(got), got[max(0, len(got)-9):])
 		}
 	}
+}
+
+// TestPoolRetiresTheIdle: isolates that no call needs any more go, but for the
+// last one; those in use stay.
+func TestPoolRetiresTheIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakes{}
+		p := newPool(4, f.fresh)
+		closed := func() (n int) {
+			synctest.Wait()
+			for _, iso := range f.made {
+				if iso.closed.Load() {
+					n++
+				}
+			}
+			return n
+		}
+		a, b, c := take(t, p), take(t, p), take(t, p)
+		p.give(a)
+		time.Sleep(maxIdle / 2)
+		p.give(b)
+		p.give(c)
+		time.Sleep(maxIdle/2 - 1)
+		if n := closed(); n != 0 {
+			t.Errorf("%d isolates went too soon", n)
+		}
+		time.Sleep(1)
+		if n := closed(); n != 1 || !a.closed.Load() {
+			t.Errorf("%d isolates went, want the first", n)
+		}
+		for range 10 { // busy with one at a time
+			p.give(take(t, p))
+			time.Sleep(maxIdle / 2)
+		}
+		if n := closed(); n != 2 || c.closed.Load() {
+			t.Errorf("%d isolates went, want all but the last", n)
+		}
+		time.Sleep(10 * maxIdle)
+		if got := take(t, p); got != c {
+			t.Errorf("took isolate %d, want the one that is left", got.number)
+		}
+		p.give(c)
+		if err := p.close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestPoolClosesWhileItRetires: an end waits for isolates that are on their way.
+func TestPoolClosesWhileItRetires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakes{}
+		p := newPool(3, f.fresh)
+		a, b := take(t, p), take(t, p)
+		p.give(a)
+		p.give(b)
+		time.Sleep(maxIdle)
+		if err := p.close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if !a.closed.Load() || !b.closed.Load() {
+			t.Errorf("closed: %t and %t", a.closed.Load(), b.closed.Load())
+		}
+	})
 }
