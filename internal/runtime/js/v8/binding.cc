@@ -38,7 +38,8 @@ constexpr char hidden[] = "nex:prelude"; // the file whose frames stacks don't s
 
 Platform *engine;
 size_t large_objects; // the number of the space of young large objects
-std::atomic<size_t> heaps{0};
+std::atomic<uint64_t> heaps{0};
+static_assert(sizeof heaps == sizeof(uint64_t) && std::atomic<uint64_t>::is_always_lock_free); // Go reads it
 
 // Boot is a script that isolates evaluate before the user's.
 struct Boot {
@@ -64,6 +65,7 @@ struct nex_isolate {
 	Global<Function> entry, make_context, settle, encode, explain; // the prelude's
 	std::unordered_set<Claim *> claims;
 	std::string name;                    // of the script
+	size_t counted = 0;                  // its part of heaps
 	bool full = false;                   // met the memory limit
 	unsigned calls = 0;                  // how often it was called, more or less
 	std::string text;                    // what a result points to
@@ -98,6 +100,15 @@ MaybeLocal<Uint8Array> new_bytes(Isolate *isolate, size_t size, char **data) {
 	if (!ArrayBuffer::MaybeNew(isolate, size, BackingStoreInitializationMode::kUninitialized).ToLocal(&buffer)) return {};
 	*data = static_cast<char *>(buffer->Data());
 	return Uint8Array::New(buffer, 0, size);
+}
+
+// count notes how much the heap takes of the space that all heaps share.
+HeapStatistics count(nex_isolate *self) {
+	HeapStatistics heap;
+	self->isolate->GetHeapStatistics(&heap);
+	heaps += heap.total_heap_size() - self->counted;
+	self->counted = heap.total_heap_size();
+	return heap;
 }
 
 // Entered is a stay of the calling thread in an isolate.
@@ -256,7 +267,10 @@ nex_result Entered::reply(Local<Value> value, bool encoded) {
 nex_result Entered::leave(nex_result r) {
 	if (ended(&r)) return r;
 	isolate->PerformMicrotaskCheckpoint();
-	if (++self->calls % pump_every == 0) platform::PumpMessageLoop(engine, isolate);
+	if (self->calls++ % pump_every == 0) {
+		platform::PumpMessageLoop(engine, isolate);
+		count(self);
+	}
 	// One large object may be young, and V8 does not hold it to the limit.
 	HeapSpaceStatistics large;
 	isolate->GetHeapSpaceStatistics(&large, large_objects);
@@ -372,11 +386,10 @@ size_t near_heap_limit(void *data, size_t now, size_t) {
 	return now + headroom;
 }
 
-void after_collection(Isolate *isolate, GCType, GCCallbackFlags, void *data) {
+void after_collection(Isolate *isolate, GCType type, GCCallbackFlags, void *data) {
 	auto *self = static_cast<nex_isolate *>(data);
-	HeapStatistics heap;
-	isolate->GetHeapStatistics(&heap);
-	heaps += heap.used_heap_size() - self->buffers->heap;
+	HeapStatistics heap = count(self);
+	if (type != kGCTypeMarkSweepCompact) return;
 	self->buffers->heap = heap.used_heap_size();
 	if (self->buffers->over(0)) {
 		self->full = true;
@@ -464,7 +477,7 @@ nex_isolate *nex_new(uintptr_t handle, size_t memory) {
 	isolate->SetAllowAtomicsWait(false);
 	isolate->SetHostImportModuleDynamicallyCallback(reject_import);
 	isolate->AddNearHeapLimitCallback(near_heap_limit, self);
-	isolate->AddGCEpilogueCallback(after_collection, self, kGCTypeMarkSweepCompact);
+	isolate->AddGCEpilogueCallback(after_collection, self);
 	Local<Context> context = Context::New(isolate);
 	context->Global()->Delete(context, literal(isolate, "WebAssembly")).Check(); // its memories pass every limit by
 	self->context.Reset(isolate, context);
@@ -547,11 +560,11 @@ void nex_free(nex_isolate *self) {
 		self->context.Reset();
 		self->bytes.reset();
 	}
-	heaps -= self->buffers->heap;
+	heaps -= self->counted;
 	isolate->Dispose();
 	delete self;
 }
 
-size_t nex_heaps(void) { return heaps; }
+const uint64_t *nex_heaps(void) { return reinterpret_cast<uint64_t *>(&heaps); }
 
 } // extern "C"

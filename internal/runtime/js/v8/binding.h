@@ -61,9 +61,9 @@ void nex_stop(nex_isolate *self);
 // nex_free frees everything.
 void nex_free(nex_isolate *self);
 
-// nex_heaps returns how many bytes the heaps of all isolates had in use when
-// each was last collected.
-size_t nex_heaps(void);
+// nex_heaps returns where it is kept, for atomic access, how many bytes the
+// heaps of all isolates take.
+const uint64_t *nex_heaps(void);
 
 #ifdef __cplusplus
 }

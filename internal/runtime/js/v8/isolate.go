@@ -42,7 +42,7 @@ func newIsolate(e *Engine, s js.Source) *isolate {
 }
 
 // Usable implements [js.Isolate].
-func (i *isolate) Usable() bool { return !i.busy && !i.worn }
+func (i *isolate) Usable() bool { return !i.busy && !i.worn && !i.engine.full() }
 
 // Close implements [js.Isolate].
 func (i *isolate) Close() {

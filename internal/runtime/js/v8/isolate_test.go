@@ -18,7 +18,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"nex"
 	"nex/internal/runtime/js"
 )
 
@@ -226,19 +225,6 @@ func TestTamperedGlobals(t *testing.T) {
 			}
 			cancel()
 		}
-	}
-}
-
-func TestTooManyIsolates(t *testing.T) {
-	e := newEngine(t)
-	isolates.Add(maxIsolates)
-	defer isolates.Add(-maxIsolates)
-	_, err := e.New(t.Context(), js.Source{Name: "t.js", Code: []byte("() => 1"), Info: "{}", Memory: 16 * mib, Print: func(int, string) {}})
-	if nex.CodeOf(err) != nex.Exhausted || !strings.Contains(err.Error(), "1000 JavaScript isolates") {
-		t.Errorf("error %v", err)
-	}
-	if n := isolates.Load(); n != maxIsolates {
-		t.Errorf("%d isolates are counted", n-maxIsolates)
 	}
 }
 

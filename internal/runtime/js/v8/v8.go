@@ -14,6 +14,7 @@ import (
 	_ "embed"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"nex"
 	"nex/internal/runtime/js"
@@ -26,18 +27,28 @@ var guard string
 // the address space that they share is full, well above that.
 const maxIsolates = 1000
 
+// maxHeaps is how many bytes the heaps of all isolates may take before no more
+// isolates are made and those that come back are freed. V8 ends the process at
+// 4 GiB, and heaps that are over their limits need room until their code stops.
+const maxHeaps = 2500 << 20
+
 // isolates is how many there are.
 var isolates atomic.Int32
+
+// heaps is how many bytes their heaps take, kept by V8's threads.
+var heaps *uint64
 
 var start = sync.OnceFunc(func() {
 	g, guardSize := pass(guard)
 	p, preludeSize := pass(js.Prelude)
 	C.nex_start(g, guardSize, p, preludeSize)
+	heaps = (*uint64)(unsafe.Pointer(C.nex_heaps()))
 })
 
 // Engine makes V8 isolates. Safe for concurrent use.
 type Engine struct {
 	watchdog watchdog
+	maxHeaps uint64
 }
 
 var (
@@ -48,17 +59,23 @@ var (
 // New starts V8 in this process, where it then stays.
 func New() (*Engine, error) {
 	start()
-	return &Engine{}, nil
+	return &Engine{maxHeaps: maxHeaps}, nil
 }
 
 // minMemory is what an isolate needs to come up, in bytes.
 const minMemory = 1 << 20
 
+// full reports whether the heaps take too much of what they share.
+func (e *Engine) full() bool { return atomic.LoadUint64(heaps) > e.maxHeaps }
+
 // New implements [js.Engine]. It is Exhausted when there are as many isolates
-// as one process may have.
+// as one process may have, or when their heaps take too much.
 func (e *Engine) New(ctx context.Context, s js.Source) (js.Isolate, error) {
 	if s.Memory < minMemory || int64(len(s.Code)) > s.Memory { // nothing stops V8 while it reads code
 		return nil, js.ErrMemory
+	}
+	if e.full() {
+		return nil, nex.Errorf(nex.Exhausted, "the JavaScript functions of this agent use %d MiB together, and there is no room for more", atomic.LoadUint64(heaps)>>20)
 	}
 	if n := isolates.Add(1); n > maxIsolates {
 		isolates.Add(-1)
