@@ -147,7 +147,7 @@ func TestContextWithoutAnything(t *testing.T) {
 
 func TestWarmState(t *testing.T) {
 	each(t, func(t *testing.T, e js.Engine) {
-		f := load(t, e, `let calls = 0; const kept = []; (s, p) => { kept.push(p); return [++calls, kept[0][0]] }`,
+		f := load(t, e, `let calls = 0; const kept = []; (s, p) => { kept.push(p.slice()); return [++calls, kept[0][0]] }`,
 			func(o *js.Options) { o.MaxConcurrency = 1 })
 		for i := 1; i <= 3; i++ {
 			f.wantReply(t, "s", string(rune('A'+i)), fmt.Sprintf("[%d,66]", i))
@@ -221,14 +221,24 @@ func legible(text string) string {
 }
 
 func BenchmarkInvoke(b *testing.B) {
-	for name, e := range engines(b) {
-		for size, n := range map[string]int{"16B": 16, "64KiB": 64 << 10} {
-			b.Run(name+"/"+size, func(b *testing.B) {
-				f := load(b, e, `(subject, payload) => payload`)
+	const item = `{"sku":"A-1001","count":3,"price":9.99,"tags":["x","y"]}`
+	order := []byte(`{"id":17,"customer":{"name":"Erika Mustermann","city":"Köln"},"items":[` + item + strings.Repeat(","+item, 6) + `],"total":1}`)
+	for _, kind := range []struct {
+		name, code string
+		payload    []byte
+	}{
+		{"16B", `(subject, payload) => payload`, make([]byte, 16)},
+		{"64KiB", `(subject, payload) => payload`, make([]byte, 64<<10)},
+		{"json", `(subject, payload, ctx) => { const order = ctx.json(); order.total = 2; return order }`, order},
+		{"async", `async (subject, payload) => { await 0; await 0; return payload }`, make([]byte, 16)},
+	} {
+		for name, e := range engines(b) {
+			b.Run(kind.name+"/"+name, func(b *testing.B) {
+				f := load(b, e, kind.code)
 				ctx, cancel := context.WithTimeout(b.Context(), time.Hour)
 				defer cancel()
-				t := runtime.Trigger{Subject: "js.echo", Reply: "_INBOX.1", Payload: make([]byte, n)}
-				b.SetBytes(int64(n))
+				t := runtime.Trigger{Subject: "js.echo", Reply: "_INBOX.1", Payload: kind.payload}
+				b.SetBytes(int64(len(kind.payload)))
 				b.ReportAllocs()
 				for b.Loop() {
 					if _, err := f.Invoke(ctx, t); err != nil {

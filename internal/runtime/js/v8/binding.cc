@@ -221,6 +221,10 @@ nex_result Entered::settle(Local<Value> *value) {
 nex_result Entered::reply(Local<Value> value, bool encoded) {
 	if (value->IsNullOrUndefined()) return {nex_ok, {}};
 	if (value->IsString()) {
+		if (value.As<String>()->Utf8LengthV2(isolate) > self->buffers->limit) { // it may be parts that are repeated
+			self->full = true;
+			return {nex_memory, {}};
+		}
 		write(isolate, value.As<String>(), &self->text);
 		return {nex_ok, view(self->text)};
 	}

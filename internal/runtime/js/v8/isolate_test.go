@@ -121,6 +121,8 @@ var bombs = []struct{ name, body string }{
 	{"catch", `const a = []; for (;;) try { for (;;) a.push({}) } catch {}`},
 	{"finally", `const a = []; const f = () => { try { for (;;) a.push({}) } finally { return f() } }; f()`},
 	{"errors", `const a = []; for (;;) a.push(new Error("x"))`},
+	{"a reply of 100 MB", `return "a".repeat(100_000_000)`},
+	{"jobs that fork", `const f = () => { const p = Promise.resolve(); p.then(f); p.then(f) }; f()`},
 	{"functions", `const a = []; for (let i = 0;; i++) a.push(new Function("return " + i))`},
 }
 
@@ -172,6 +174,17 @@ func TestGarbageIsNoBomb(t *testing.T) {
 	}
 }
 
+// A payload is good until its call is over, and replies that are made of it are
+// whole.
+func TestPayloadGoesWithItsCall(t *testing.T) {
+	i, _ := newTest(t, newEngine(t), `let kept; (s, p) => { const before = kept?.length; kept = p; return s === "" ? p.subarray(1) : String(before) }`, 16*mib)
+	for _, c := range []struct{ subject, want string }{{"", "ayload"}, {"kept", "0"}, {"", "ayload"}} {
+		if reply, err := i.Call(t.Context(), js.Call{Subject: c.subject, Payload: []byte("payload")}); err != nil || string(reply) != c.want {
+			t.Errorf("reply %q, %v; want %q", reply, err, c.want)
+		}
+	}
+}
+
 func TestNoWebAssembly(t *testing.T) {
 	reply, err := call(t, newEngine(t), `return [typeof WebAssembly, "WebAssembly" in globalThis, typeof gc, Object.getOwnPropertyNames(globalThis).filter((n) => /wasm|assembly/i.test(n)).length]`, 16*mib, callTime)
 	if err != nil || reply != `["undefined",false,"undefined",0]` {
@@ -190,7 +203,7 @@ func TestRecursionOnManyThreads(t *testing.T) {
 			runtime.LockOSThread() // and the thread ends with the goroutine
 			mu.Lock()
 			defer mu.Unlock()
-			for depth, want := range map[string]string{"1000": "1000", "1000000": "Maximum call stack size exceeded"} {
+			for depth, want := range map[string]string{"1000": "1000", "10000": "Maximum call stack size exceeded", "1000000": "Maximum call stack size exceeded"} {
 				if reply, err := i.Call(t.Context(), js.Call{Subject: depth}); err != nil || string(reply) != want {
 					t.Errorf("reply %q, %v", reply, err)
 				}
