@@ -1,108 +1,93 @@
 package wasm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
-	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/sys"
 
 	"nex"
 	"nex/internal/runtime"
 )
 
-// program is argv[0] of every command.
-const program = "nexfunction"
-
-// Invoke implements [runtime.Function]: one fresh instance, thrown away at the
-// end. It waits for a free slot as long as ctx allows.
-func (f *Function) Invoke(ctx context.Context, t runtime.Trigger) ([]byte, error) {
+// Invoke implements [runtime.Function]. It waits for a free instance as long
+// as ctx allows.
+func (f *Function) Invoke(ctx context.Context, t runtime.Trigger) (reply []byte, err error) {
 	began := time.Now()
-	ctx, ticket, err := f.gate.enter(ctx)
+	i, err := f.pool.take(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer f.gate.leave(ticket)
+	defer f.pool.give(i)
+	i.begin(t)
+	err = i.under(ctx, func() error {
+		if f.reactor {
+			return i.react(t)
+		}
+		return i.run()
+	})
+	reply = i.end()
 
-	c := call{
-		memory: memory{limit: f.memory},
-		reply:  reply{stop: ticket.stop},
-		stderr: lines{log: f.log},
-	}
-	err = f.run(ctx, t, &c)
-	c.stderr.flush()
-
-	var cause *nex.Error
+	why := i.why()
 	switch {
-	case errors.As(context.Cause(ctx), &cause):
-		return nil, cause
+	case why != nil && !errors.Is(why, errStopped):
+		return nil, why
 	case err == nil:
-		return c.reply.buf.Bytes(), nil
-	case ctx.Err() != nil:
+		return reply, nil
+	case why != nil:
 		return nil, nex.Errorf(nex.Timeout, "the function was stopped after %s without a reply",
 			time.Since(began).Round(time.Millisecond))
 	}
-	return nil, f.failure(err, &c)
+	return nil, f.failure(err, i)
 }
 
-// call is what one instance writes and uses.
-type call struct {
-	memory memory
-	reply  reply
-	stderr lines
-}
-
-// run executes the command to its end. Exit status 0 is a nil error.
-func (f *Function) run(ctx context.Context, t runtime.Trigger, c *call) error {
-	config := f.config.
-		WithArgs(program, t.Subject).
-		WithStdin(bytes.NewReader(t.Payload)).
-		WithStdout(&c.reply).
-		WithStderr(&c.stderr).
-		WithNanosleep(sleeper(ctx))
-	ctx = experimental.WithMemoryAllocator(ctx, &c.memory)
-	instance, err := f.engine.InstantiateModule(ctx, f.module, config)
+// renew makes an instance fit for another call, and returns nil when there is
+// no way. One that cannot be reset is replaced by a new one, off the way of
+// the next call.
+func (f *Function) renew(i *instance) *instance {
+	if f.reactor {
+		if i.why() == nil && !i.broken {
+			return i
+		}
+		i.close()
+		return nil
+	}
+	if !i.broken && i.reset() {
+		return i
+	}
+	i.close()
+	if f.prepared.resets {
+		return nil // rare: the next call that finds none idle makes one
+	}
+	fresh, err := f.instantiate()
 	if err != nil {
-		return fmt.Errorf("start: %w", err)
+		return nil // and is told why
 	}
-	_, err = instance.ExportedFunction("_start").Call(ctx)
-	if exit, ok := errors.AsType[*sys.ExitError](err); ok && exit.ExitCode() == 0 {
-		err = nil
-	}
-	return errors.Join(err, instance.Close(context.WithoutCancel(ctx)))
+	return fresh
 }
 
-// failure turns the way a command ended into the error for the caller: one
-// line. A stack trace goes to the log.
-func (f *Function) failure(err error, c *call) error {
+// failure turns the way a call ended into the error for the caller: one line.
+// A stack trace goes to the log.
+func (f *Function) failure(err error, i *instance) error {
+	if _, ok := errors.AsType[*nex.Error](err); ok {
+		return err
+	}
 	reason := firstLine(err)
 	if exit, ok := errors.AsType[*sys.ExitError](err); ok {
 		reason = fmt.Sprintf("exit status %d", exit.ExitCode())
+		i.broken = f.reactor
 	} else {
+		i.broken = true
 		f.log(slog.LevelError, err.Error())
 	}
-	if c.stderr.last != "" {
-		reason += ": " + c.stderr.last
+	if i.stderr.last != "" {
+		reason += ": " + i.stderr.last
 	}
-	if c.memory.refused {
+	if i.memory.refused {
 		return nex.Errorf(nex.OutOfMemory, "out of memory (limit %s): %s", mebibytes(f.memory), reason)
 	}
 	return nex.Errorf(nex.Exception, "%s", reason)
-}
-
-// sleeper returns a nanosleep that ends early when ctx ends, so that a
-// sleeping command can be stopped.
-func sleeper(ctx context.Context) sys.Nanosleep {
-	return func(ns int64) {
-		timer := time.NewTimer(time.Duration(ns))
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-	}
 }

@@ -3,6 +3,7 @@ package wasm
 import (
 	"bytes"
 	"context"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -34,8 +35,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"cut header", []byte("\x00asm\x01"), "is cut off after 5 bytes"},
 		{"cut section", command(nil, trap...)[:20], "is cut off: its export section goes beyond the end of the file"},
 		{"cut tail", guest.code[:len(guest.code)-100], "is cut off: its data section goes beyond the end of the file"},
-		{"no sections", tiny(), "is not a WASI command: it exports no _start function; " +
-			"build a program with a main function for wasip1, not a library or reactor"},
+		{"no sections", tiny(), "is neither a WASI command nor a reactor for Nex: it exports no _start function; " +
+			"build a program with a main function for wasip1, or export nex_invoke"},
 		{"_start with a parameter", bytes.Replace(command(nil), []byte{0x60, 0, 0}, []byte{0x60, 1, 0x7f, 0}, 1), ""},
 		{"import", importing("env", "log"), "imports the function env.log, which does not exist here: " +
 			"Nex offers WASI preview 1 (wasi_snapshot_preview1) only"},
@@ -123,14 +124,112 @@ func TestCacheDir(t *testing.T) {
 	if goruntime.GOOS != "windows" && info.Mode().Perm() != 0o700 {
 		t.Errorf("cache directory has mode %v, want 0700", info.Mode().Perm())
 	}
+}
+
+// Trouble with the cache is no reason to refuse a module.
+func TestCacheDirThatCannotBeMade(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o.CacheDir = file
-	if _, err := Load(t.Context(), o); err == nil {
-		t.Error("loaded with a file as cache directory")
+	var log recorder
+	f := mustLoad(t, Options{Code: command(nil), CacheDir: file, Log: log.log})
+	if _, err := invoke(t, f, ""); err != nil {
+		t.Error(err)
 	}
+	if got := log.all(); len(got) != 1 || !strings.HasPrefix(got[0], "WARN compiled code cannot be kept: ") {
+		t.Errorf("log holds %q", got)
+	}
+}
+
+// TestCacheDirDamaged damages each byte of a cached module's files in turn, in
+// three ways, and cuts them: the module is compiled again.
+func TestCacheDirDamaged(t *testing.T) {
+	dir := t.TempDir()
+	o := Options{Code: command(nil), CacheDir: dir, Log: func(slog.Level, string) {}}
+	mustLoad(t, o)
+	for _, path := range cacheFiles(t, dir) {
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := 0; at < len(whole); at += 1 + len(whole)/100 {
+			damaged := bytes.Clone(whole)
+			damaged[at] ^= byte(1 + at%255)
+			if at%3 == 0 {
+				damaged = damaged[:at]
+			}
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f, err := Load(t.Context(), o)
+			if err != nil {
+				t.Fatalf("byte %d of %s damaged: %v", at, filepath.Base(path), err)
+			}
+			if _, err := invoke(t, f, ""); err != nil {
+				t.Errorf("byte %d of %s damaged: %v", at, filepath.Base(path), err)
+			}
+			if err := f.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			healed, err := os.ReadFile(path)
+			if err != nil || !bytes.Equal(healed, whole) {
+				t.Fatalf("byte %d of %s damaged: not written again (%v)", at, filepath.Base(path), err)
+			}
+		}
+	}
+}
+
+func TestCacheIsPruned(t *testing.T) {
+	dir := t.TempDir()
+	var entries []entry
+	for n := range 4 {
+		e, known, err := openEntry(dir, []byte{byte(n)})
+		if err != nil || known {
+			t.Fatal(known, err)
+		}
+		if err := os.Mkdir(e.dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(e.dir, "code"), make([]byte, 1000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.seal(); err != nil {
+			t.Fatal(err)
+		}
+		old := time.Now().Add(time.Duration(n-10) * time.Hour)
+		for _, path := range cacheFiles(t, e.dir) {
+			if err := os.Chtimes(path, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+		entries = append(entries, e)
+	}
+	if _, known, err := openEntry(dir, []byte{1}); err != nil || !known { // used now
+		t.Fatal(known, err)
+	}
+	if err := prune(dir, 2100, entries[0]); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range []bool{true, true, false, false} {
+		if got := entries[n].verify(); got != want {
+			t.Errorf("entry %d is kept: %v, want %v", n, got, want)
+		}
+	}
+}
+
+func cacheFiles(t *testing.T, dir string) (files []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil || len(files) == 0 {
+		t.Fatalf("files of the cache: %v, %v", files, err)
+	}
+	return files
 }
 
 // A leaked instance would keep its 8 MiB.

@@ -1,6 +1,20 @@
 package wasm
 
-import "github.com/tetratelabs/wazero/experimental"
+import (
+	"bytes"
+
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+)
+
+const (
+	pageSize  = 64 << 10 // bytes of a page of linear memory
+	chunkSize = 4 << 10  // bytes that a reset compares and copies at a time
+
+	// maxKept is how much memory an instance may have grown by and still be
+	// used again.
+	maxKept = 16 << 20
+)
 
 // memory is the linear memory of one instance. The engine has a page limit of
 // its own, but does not tell when it refuses to grow; here that is known, and
@@ -8,7 +22,10 @@ import "github.com/tetratelabs/wazero/experimental"
 type memory struct {
 	limit   uint64 // bytes
 	refused bool   // a request to grow beyond limit was turned down
-	buf     []byte
+	buf     []byte // in its present size
+
+	shrink bool   // the next request is for the initial size
+	first  uint64 // that size
 }
 
 // Allocate implements [experimental.MemoryAllocator]; an instance has one
@@ -17,11 +34,19 @@ func (m *memory) Allocate(_, _ uint64) experimental.LinearMemory { return m }
 
 // Reallocate returns the memory in its new size, or nil beyond the limit.
 func (m *memory) Reallocate(size uint64) []byte {
+	if m.shrink {
+		m.buf = m.buf[:m.first]
+		return m.buf
+	}
 	if size > m.limit {
 		m.refused = true
 		return nil
 	}
-	if have := uint64(len(m.buf)); size > have {
+	have := uint64(len(m.buf))
+	if size <= uint64(cap(m.buf)) {
+		m.buf = m.buf[:size]
+		clear(m.buf[min(have, size):])
+	} else {
 		m.buf = append(m.buf, make([]byte, size-have)...)
 	}
 	return m.buf
@@ -30,3 +55,56 @@ func (m *memory) Reallocate(size uint64) []byte {
 // Free implements [experimental.LinearMemory]. The garbage collector does the
 // rest: the instance may still be on its way out when this is called.
 func (m *memory) Free() {}
+
+// reset gives the memory its initial size, and reports whether it could. The
+// engine knows no way to shrink a memory, but takes whatever slice it is given
+// when it asks for a bigger one.
+func (m *memory) reset(engine api.Memory) bool {
+	m.refused = false
+	if uint64(len(m.buf)) == m.first {
+		return true
+	}
+	if uint64(len(m.buf)) > m.first+maxKept {
+		return false
+	}
+	m.shrink = true
+	_, ok := engine.Grow(1)
+	m.shrink = false
+	return ok && uint64(engine.Size()) == m.first
+}
+
+// image is the initial content of a memory, in chunks. Those that are all
+// zeros are nil.
+type image [][]byte
+
+var zeros [chunkSize]byte
+
+func newImage(buf []byte) image {
+	img := make(image, 0, (len(buf)+chunkSize-1)/chunkSize)
+	for len(buf) > 0 {
+		n := min(chunkSize, len(buf))
+		var chunk []byte
+		if !bytes.Equal(buf[:n], zeros[:n]) {
+			chunk = bytes.Clone(buf[:n])
+		}
+		img = append(img, chunk)
+		buf = buf[n:]
+	}
+	return img
+}
+
+// restore makes buf what the image was made from. It writes only what
+// differs: most of a memory is not touched by a call.
+func (img image) restore(buf []byte) {
+	for _, chunk := range img {
+		n := min(chunkSize, len(buf))
+		want := chunk
+		if want == nil {
+			want = zeros[:n]
+		}
+		if !bytes.Equal(buf[:n], want) {
+			copy(buf, want)
+		}
+		buf = buf[n:]
+	}
+}

@@ -8,8 +8,7 @@ import (
 )
 
 const (
-	pageSize   = 64 << 10 // bytes of a page of linear memory
-	maxEntries = 1 << 20  // entries of all tables of an instance together, 8 bytes each
+	maxEntries = 1 << 20 // entries of all tables of an instance together, 8 bytes each
 )
 
 var (

@@ -2,8 +2,6 @@ package wasm
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"log/slog"
 	"strings"
 
@@ -19,23 +17,27 @@ const (
 
 // reply collects standard output and stops the call when it grows too big.
 type reply struct {
-	buf  bytes.Buffer
-	stop context.CancelCauseFunc
+	buf      []byte
+	instance *instance
 }
 
 func (r *reply) Write(p []byte) (int, error) {
-	if r.buf.Len()+len(p) > maxReply {
-		r.stop(nex.Errorf(nex.BadReply, "the reply is larger than %s", mebibytes(maxReply)))
-		return 0, errors.New("reply too large")
+	if len(r.buf)+len(p) > maxReply {
+		r.instance.interrupt(errTooLarge)
+		return 0, errTooLarge
 	}
-	return r.buf.Write(p)
+	r.buf = append(r.buf, p...)
+	return len(p), nil
 }
 
-// lines cuts standard error into log records.
+var errTooLarge = nex.Errorf(nex.BadReply, "the reply is larger than %s", mebibytes(maxReply))
+
+// lines cuts what a module prints into log records.
 type lines struct {
-	log  runtime.Log
-	buf  []byte // the line so far
-	last string // the last line that is not blank, shortened
+	log   runtime.Log
+	level slog.Level
+	buf   []byte // the line so far
+	last  string // the last line that is not blank, shortened
 }
 
 func (l *lines) Write(p []byte) (int, error) {
@@ -71,5 +73,5 @@ func (l *lines) emit() {
 	if trimmed := strings.TrimSpace(text); trimmed != "" {
 		l.last = strings.ToValidUTF8(trimmed[:min(len(trimmed), maxLast)], "")
 	}
-	l.log(slog.LevelError, text)
+	l.log(l.level, text)
 }

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"log/slog"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -25,7 +26,7 @@ func TestLines(t *testing.T) {
 	} {
 		for _, step := range []int{1 << 20, 1, 7, maxLine, 1 + rand.IntN(1000)} {
 			var log recorder
-			l := lines{log: log.log}
+			l := lines{log: log.log, level: slog.LevelError}
 			for rest := c.text; rest != ""; {
 				n := min(step, len(rest))
 				_, _ = l.Write([]byte(rest[:n])) // never fails

@@ -51,7 +51,7 @@ func wellFormed(id byte, body []byte) bool {
 	case typeSection:
 		r.each(r.funcType)
 	case importSection:
-		r.each(r.imported)
+		r.each(func() { r.imported() })
 	case functionSection:
 		r.each(func() { r.uint() })
 	case tableSection:
@@ -177,10 +177,12 @@ func (r *reader) table() {
 	r.limits()
 }
 
-func (r *reader) imported() {
+// imported reads an import and returns its kind.
+func (r *reader) imported() byte {
 	r.text()
 	r.text()
-	switch r.byte() {
+	kind := r.byte()
+	switch kind {
 	case 0:
 		r.uint()
 	case 1:
@@ -193,6 +195,7 @@ func (r *reader) imported() {
 	default:
 		r.check(false)
 	}
+	return kind
 }
 
 // expression reads a constant expression.

@@ -1,12 +1,29 @@
-// Package wasm runs WebAssembly functions: WASI preview 1 commands, compiled
-// once and started afresh for every call, so no state passes from one call to
-// the next. A command reads the payload from standard input and the trigger's
-// subject from its first argument, and writes the reply to standard output;
-// standard error goes to the log.
+// Package wasm runs WebAssembly functions: modules of WASI preview 1, compiled
+// once. There are two kinds.
+//
+// A command exports _start. It reads the payload from standard input and the
+// trigger's subject from its first argument, and writes the reply to standard
+// output; standard error goes to the log. Every call finds the module in its
+// initial state: memory and globals are put back after each reply, and where
+// that is not enough the call gets a new instance.
+//
+// A reactor exports its memory and the functions
+//
+//	nex_alloc(size i32) -> i32
+//	nex_invoke(subject, subject_size, payload, payload_size i32) -> i64
+//
+// and perhaps _initialize, which is called once. Each call asks nex_alloc for
+// a place of size bytes, which stays the module's, writes the subject there
+// and the payload behind it, and passes both to nex_invoke. That returns the
+// reply's address in its upper 32 bits and the size in the lower, to be left
+// alone until the next call; with the highest bit set they are the text of an
+// error. Standard output and standard error go to the log. State stays from
+// one call to the next, but there may be several instances, and none is kept
+// for ever.
 //
 // A [Function] is safe for concurrent use. It gives user code real clocks,
 // real randomness and its own environment, and never a file system, a socket
-// or memory beyond its limit. It starts no goroutine that outlives a call.
+// or memory beyond its limit. It starts no goroutine that outlives Close.
 package wasm
 
 import (
@@ -14,6 +31,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	goruntime "runtime"
 	"slices"
@@ -22,7 +40,6 @@ import (
 	"time"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"nex"
@@ -40,20 +57,24 @@ type Options struct {
 	Env            map[string]string // the environment of every call, keys unchanged
 	MemoryLimit    int64             // bytes of linear memory a call may use; 0 means runtime.DefaultMemory
 	MaxConcurrency int               // calls that run at once; 0 means four a CPU
-	CacheDir       string            // keeps compiled code, made with mode 0700; "" means compile at every load
+	CacheDir       string            // keeps compiled code, for one tenant; "" means compile at every load
 	Log            runtime.Log       // receives standard error and stack traces
 }
 
-// Function is a loaded WASI command.
+// Function is a loaded module.
 type Function struct {
-	log     runtime.Log
-	memory  uint64 // bytes one call may use
-	cache   wazero.CompilationCache
-	engine  wazero.Runtime
-	module  wazero.CompiledModule
-	config  wazero.ModuleConfig // what all calls have in common
-	gate    *gate
-	closing sync.Once
+	log      runtime.Log
+	memory   uint64 // bytes one call may use
+	cache    wazero.CompilationCache
+	engine   wazero.Runtime
+	prepared *prepared
+	module   wazero.CompiledModule
+	reactor  bool
+	config   wazero.ModuleConfig // what all instances have in common
+	image    image               // of the memory, for resets
+	initial  []uint64            // values of the globals, for resets
+	pool     *pool
+	closing  sync.Once
 }
 
 var _ runtime.Function = (*Function)(nil)
@@ -74,7 +95,7 @@ func Load(ctx context.Context, o Options) (*Function, error) {
 	if o.MaxConcurrency <= 0 {
 		o.MaxConcurrency = 4 * goruntime.NumCPU()
 	}
-	code, err := confine(o.Code, uint64(o.MemoryLimit))
+	p, err := prepare(o.Code, uint64(o.MemoryLimit))
 	if err != nil {
 		return nil, nex.Errorf(nex.Invalid, "%s %v", o.Name, err)
 	}
@@ -82,31 +103,34 @@ func Load(ctx context.Context, o Options) (*Function, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache, err := openCache(o.CacheDir)
-	if err != nil {
-		return nil, fmt.Errorf("open compilation cache: %w", err)
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("load wasm: %w", err)
 	}
-	f := &Function{
-		log:    o.Log,
-		memory: uint64(o.MemoryLimit),
-		cache:  cache,
-		engine: wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().
-			WithCloseOnContextDone(true).
-			WithCompilationCache(cache)),
-		config: config,
-		gate:   newGate(o.MaxConcurrency),
+	f := &Function{log: o.Log, memory: uint64(o.MemoryLimit), prepared: p, config: config}
+	f.pool = newPool(o.MaxConcurrency, f.fresh, f.renew)
+	if err := f.compile(ctx, o); err != nil {
+		return nil, err
 	}
-	if err := f.link(ctx, o.Name, code); err != nil {
+	if err := f.link(ctx, o.Name); err != nil {
 		return nil, errors.Join(err, f.free(context.WithoutCancel(ctx)))
 	}
 	return f, nil
+}
+
+// prepare makes of a module what is compiled.
+func prepare(code []byte, memory uint64) (*prepared, error) {
+	code, err := confine(code, memory)
+	if err != nil {
+		return nil, err
+	}
+	return rewrite(code)
 }
 
 // Close implements [runtime.Function]. Calls that still run when ctx ends are
 // stopped.
 func (f *Function) Close(ctx context.Context) (err error) {
 	f.closing.Do(func() {
-		f.gate.shut(ctx)
+		f.pool.close(ctx)
 		err = f.free(context.WithoutCancel(ctx))
 	})
 	return err
@@ -117,50 +141,85 @@ func (f *Function) free(ctx context.Context) error {
 	return errors.Join(f.engine.Close(ctx), f.cache.Close(ctx))
 }
 
-// link compiles code and instantiates it once without running it, so that
-// what cannot work fails at load and not at the first call.
-func (f *Function) link(ctx context.Context, name string, code []byte) error {
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, f.engine); err != nil {
-		return fmt.Errorf("provide WASI: %w", err)
-	}
-	module, err := f.compile(ctx, code)
-	if err != nil {
-		return nex.Errorf(nex.Invalid, "%s is not a valid WebAssembly module: %s", name, firstLine(err))
-	}
-	if err := f.check(module); err != nil {
+// link checks what the module wants and instantiates it once, so that what
+// cannot work fails at load and not at the first call.
+func (f *Function) link(ctx context.Context, name string) error {
+	if err := f.check(); err != nil {
 		return nex.Errorf(nex.Invalid, "%s %v", name, err)
 	}
-	trialCtx, cancel := context.WithTimeout(ctx, linkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, linkTimeout)
 	defer cancel()
-	trialCtx = experimental.WithMemoryAllocator(trialCtx, &memory{limit: f.memory})
-	trial, err := f.engine.InstantiateModule(trialCtx, module, f.config)
-	if ctx.Err() != nil {
-		return fmt.Errorf("load wasm: %w", ctx.Err())
-	}
-	if err != nil {
+	i, err := f.trial(ctx)
+	if err != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
 		return nex.Errorf(nex.Invalid, "%s cannot start: %s", name, firstLine(err))
 	}
-	f.module = module
-	return trial.Close(ctx)
+	if err != nil {
+		return fmt.Errorf("load wasm: %w", ctx.Err())
+	}
+	if i != nil && !f.pool.push(i) {
+		i.close()
+	}
+	return nil
 }
 
-// compile turns a panic of the compiler into an error: a strange module must
-// not end the process, where other functions run.
-func (f *Function) compile(ctx context.Context, code []byte) (module wazero.CompiledModule, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("the compiler gave up: %v", r)
+// trial makes the first instance and runs what runs before the first call.
+func (f *Function) trial(ctx context.Context) (*instance, error) {
+	i, err := f.instantiate()
+	if err != nil {
+		return nil, err
+	}
+	f.snapshot(i)
+	if f.reactor {
+		err = i.initialize(ctx)
+	} else if err = i.under(ctx, i.begun); err == nil {
+		i.end()
+		if f.prepared.starts && !i.reset() {
+			i.close()
+			return nil, nil
 		}
-	}()
-	return f.engine.CompileModule(ctx, code)
+	}
+	if err != nil {
+		i.close()
+		return nil, err
+	}
+	return i, nil
 }
 
-// check refuses modules that are not WASI preview 1 commands.
-func (f *Function) check(module wazero.CompiledModule) error {
-	start, ok := module.ExportedFunctions()["_start"]
-	if !ok || len(start.ParamTypes())+len(start.ResultTypes()) > 0 {
-		return errors.New("is not a WASI command: it exports no _start function; " +
-			"build a program with a main function for wasip1, not a library or reactor")
+// fresh makes an instance for a call that found none idle.
+func (f *Function) fresh(ctx context.Context) (*instance, error) {
+	i, err := f.instantiate()
+	if err == nil && f.reactor {
+		if err = i.initialize(ctx); err != nil {
+			i.close()
+		}
+	}
+	if err != nil {
+		return nil, f.unready(ctx, err)
+	}
+	return i, nil
+}
+
+// unready turns an error that kept an instance from starting, which the first
+// one did, into the caller's.
+func (f *Function) unready(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nex.Errorf(nex.Timeout, "the function was stopped while it started")
+	}
+	f.log(slog.LevelError, err.Error())
+	return nex.Errorf(nex.Exception, "cannot start: %s", firstLine(err))
+}
+
+// check refuses modules that Nex cannot call.
+func (f *Function) check() error {
+	module := f.module
+	_, f.reactor = module.ExportedFunctions()[invokeExport]
+	if f.reactor {
+		if err := checkReactor(module); err != nil {
+			return err
+		}
+	} else if start, ok := module.ExportedFunctions()[commandExport]; !ok || len(start.ParamTypes())+len(start.ResultTypes()) > 0 {
+		return errors.New("is neither a WASI command nor a reactor for Nex: it exports no _start function; " +
+			"build a program with a main function for wasip1, or export nex_invoke")
 	}
 	wasi := f.engine.Module(wasi_snapshot_preview1.ModuleName).ExportedFunctionDefinitions()
 	for _, def := range module.ImportedFunctions() {
@@ -181,7 +240,7 @@ func (f *Function) check(module wazero.CompiledModule) error {
 func baseConfig(env map[string]string) (wazero.ModuleConfig, error) {
 	c := wazero.NewModuleConfig().
 		WithName("").         // anonymous: any number of instances at once
-		WithStartFunctions(). // the call runs _start itself
+		WithStartFunctions(). // calls run _start themselves
 		WithSysWalltime().
 		WithSysNanotime().
 		WithRandSource(rand.Reader)
@@ -192,14 +251,6 @@ func baseConfig(env map[string]string) (wazero.ModuleConfig, error) {
 		c = c.WithEnv(key, env[key])
 	}
 	return c, nil
-}
-
-// openCache returns a cache of compiled code on disk, or in memory for "".
-func openCache(dir string) (wazero.CompilationCache, error) {
-	if dir == "" {
-		return wazero.NewCompilationCache(), nil
-	}
-	return wazero.NewCompilationCacheWithDir(dir)
 }
 
 // firstLine returns the reason of an engine error without its stack trace.
