@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"nex/internal/agent"
+	"nex/internal/guest"
 )
 
 // version is set at build time.
@@ -41,5 +42,5 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
-	return agent.Run(context.Background(), link, agent.Config{Version: version, Dir: dir})
+	return agent.Run(context.Background(), link, agent.Config{Version: version, Dir: dir, Cache: os.Getenv(guest.CacheVariable)})
 }

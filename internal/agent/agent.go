@@ -33,6 +33,7 @@ const closeTimeout = time.Second
 type Config struct {
 	Version string // this build
 	Dir     string // an empty private directory
+	Cache   string // outlives the agent and keeps compiled code; "" means compile each time
 }
 
 // Run serves the node at the other end of conn until the link or ctx ends.

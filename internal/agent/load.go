@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -57,10 +59,20 @@ func (a *agent) loadFunction(ctx context.Context, d guest.Deploy, path string, l
 	case nex.Wasm:
 		return wasm.Load(ctx, wasm.Options{
 			Name: d.File, Code: code, Env: d.Environment, Log: log,
-			MemoryLimit: memory(d), MaxConcurrency: d.Settings.MaxConcurrency,
+			MemoryLimit: memory(d), MaxConcurrency: d.Settings.MaxConcurrency, CacheDir: a.cacheDir(d.Namespace),
 		})
 	}
 	return nil, nex.Errorf(nex.Unsupported, "this agent runs no functions of type %q", d.Type)
+}
+
+// cacheDir keeps the compiled code of one tenant. What is in it is run: tenants
+// must not share it.
+func (a *agent) cacheDir(namespace string) string {
+	if a.cfg.Cache == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(namespace))
+	return filepath.Join(a.cfg.Cache, hex.EncodeToString(sum[:16]))
 }
 
 // memory is how many bytes an instance of a function may use.

@@ -49,6 +49,10 @@ type Deploy struct {
 	Settings    nex.Settings      `json:"settings"`         // complete
 }
 
+// CacheVariable names the environment variable of an agent that says where it
+// may keep compiled code. It is not set where nothing may outlive a machine.
+const CacheVariable = "NEX_CODE_CACHE"
+
 // Trigger is one message for a function.
 type Trigger struct {
 	ID      string // the workload

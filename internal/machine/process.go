@@ -14,6 +14,7 @@ import (
 type Processes struct {
 	Agent string // path of the nex-agent executable
 	Dir   string // holds a directory per machine
+	Cache string // where agents keep compiled code, below it a directory per tenant; "" means nowhere
 	Log   *slog.Logger
 }
 

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"nex/internal/guest"
 	"nex/internal/undo"
 )
 
@@ -59,6 +60,10 @@ func (p *Processes) Launch(_ context.Context, id string) (Machine, error) {
 	m.cmd = exec.Command(p.Agent)
 	m.cmd.Dir = dir
 	m.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir}
+	if p.Cache != "" {
+		p.tidyCache()
+		m.cmd.Env = append(m.cmd.Env, guest.CacheVariable+"="+p.Cache)
+	}
 	m.cmd.ExtraFiles = []*os.File{far}
 	m.cmd.SysProcAttr = sessionAttr()
 	m.cmd.WaitDelay = drain

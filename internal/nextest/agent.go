@@ -50,7 +50,7 @@ func RunAgent() int {
 	if err == nil {
 		var link net.Conn
 		if link, err = agent.InheritedLink(); err == nil {
-			err = agent.Run(context.Background(), link, agent.Config{Version: "test", Dir: dir})
+			err = agent.Run(context.Background(), link, agent.Config{Version: "test", Dir: dir, Cache: os.Getenv(guest.CacheVariable)})
 		}
 	}
 	if err != nil {

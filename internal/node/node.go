@@ -113,7 +113,7 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 	}
 	local := cfg // its log is not published
 	system := newSystemLog(&cfg)
-	launcher, err := newLauncher(cfg, state.machines())
+	launcher, err := newLauncher(cfg, state)
 	if err != nil {
 		return err
 	}
@@ -235,7 +235,7 @@ func (g guests) Take(ctx context.Context) (workload.Guest, error) {
 }
 
 // newLauncher makes the launcher for the configured sandbox.
-func newLauncher(cfg Config, dir string) (machine.Launcher, error) {
+func newLauncher(cfg Config, state *state) (machine.Launcher, error) {
 	if s := cfg.Settings.Sandbox; s != nex.SandboxNone {
 		return nil, nex.Errorf(nex.Unsupported, "sandbox %q is not available in this build: set \"no_sandbox\": true (workloads then run as plain processes of this user)", s)
 	}
@@ -244,7 +244,7 @@ func newLauncher(cfg Config, dir string) (machine.Launcher, error) {
 		return nil, err
 	}
 	cfg.Log.Warn("Workloads run without a sandbox, as plain processes of this user", "agent", agent)
-	return &machine.Processes{Agent: agent, Dir: dir, Log: cfg.Log}, nil
+	return &machine.Processes{Agent: agent, Dir: state.machines(), Cache: state.compiled(), Log: cfg.Log}, nil
 }
 
 // connect returns at once, connected or not, and never gives up. The channel

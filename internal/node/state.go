@@ -18,6 +18,7 @@ import (
 //	identity/     node.nk and node.xk, seeds
 //	machines/ID/  one per machine, removed with it
 //	artifacts/    by SHA-256
+//	wasm/         compiled WebAssembly, a directory per namespace
 //	nats/         streams of the public NATS server
 //	replays       requests that were taken, until their claims expire
 type state struct {
@@ -68,6 +69,7 @@ func openState(dir string) (*state, error) {
 
 func (s *state) machines() string  { return filepath.Join(s.dir, "machines") }
 func (s *state) artifacts() string { return filepath.Join(s.dir, "artifacts") }
+func (s *state) compiled() string  { return filepath.Join(s.dir, "wasm") }
 func (s *state) server() string    { return filepath.Join(s.dir, "nats") }
 
 func (s *state) close() error {

@@ -63,17 +63,28 @@ func Behaving(behaviour string) Options {
 const echoFunction = "../../../examples/wasm/echofunction/echofunction.wasm"
 
 // RustEcho returns options for the Rust example.
-func RustEcho(t *testing.T) Options {
+func RustEcho(t testing.TB) Options {
 	t.Helper()
-	code, err := os.ReadFile(echoFunction)
+	return example(t, echoFunction)
+}
+
+// RustReactor returns options for the Rust example of a reactor.
+func RustReactor(t testing.TB) Options {
+	t.Helper()
+	return example(t, "../../../examples/wasm/reactor/reactor.wasm")
+}
+
+func example(t testing.TB, path string) Options {
+	t.Helper()
+	code, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Name: "echofunction.wasm", Code: code, CacheDir: guest.cache, Log: func(slog.Level, string) {}}
+	return Options{Name: filepath.Base(path), Code: code, CacheDir: guest.cache, Log: func(slog.Level, string) {}}
 }
 
 // mustLoad loads a function and closes it when the test is over.
-func mustLoad(t *testing.T, o Options) *Function {
+func mustLoad(t testing.TB, o Options) *Function {
 	t.Helper()
 	f, err := Load(t.Context(), o)
 	if err != nil {
@@ -90,7 +101,7 @@ func mustLoad(t *testing.T, o Options) *Function {
 }
 
 // invoke calls f with a generous deadline.
-func invoke(t *testing.T, f *Function, payload string) (string, error) {
+func invoke(t testing.TB, f *Function, payload string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
