@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"nex"
 	"nex/internal/runtime"
 )
@@ -44,7 +46,12 @@ func run(m *testing.M) int {
 		return 1
 	}
 	guest.cache = filepath.Join(dir, "cache")
-	return m.Run()
+	code := m.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // Behaving returns options for the guest program.
