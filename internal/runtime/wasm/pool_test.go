@@ -25,6 +25,7 @@ func TestIdleInstancesAreRetired(t *testing.T) {
 		synctest.Wait()
 		for range 4 {
 			time.Sleep(idleTime / 3)
+			synctest.Wait()
 			i := mustTake(t, f.pool)
 			if i != b {
 				t.Fatal("not the one that was used last")
@@ -39,6 +40,7 @@ func TestIdleInstancesAreRetired(t *testing.T) {
 			t.Errorf("%d bytes are held, want %d", f.pool.held, b.size())
 		}
 		time.Sleep(2 * idleTime)
+		synctest.Wait()
 		if !b.module.IsClosed() || f.pool.held != 0 {
 			t.Errorf("the last one stays, %d bytes are held", f.pool.held)
 		}
