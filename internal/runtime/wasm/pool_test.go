@@ -36,13 +36,13 @@ func TestIdleInstancesAreRetired(t *testing.T) {
 		if !a.module.IsClosed() || b.module.IsClosed() {
 			t.Errorf("idle one closed: %v, used one: %v", a.module.IsClosed(), b.module.IsClosed())
 		}
-		if f.pool.held != b.size() {
-			t.Errorf("%d bytes are held, want %d", f.pool.held, b.size())
+		if heldBy(f.pool) != b.size() {
+			t.Errorf("%d bytes are held, want %d", heldBy(f.pool), b.size())
 		}
 		time.Sleep(2 * idleTime)
 		synctest.Wait()
-		if !b.module.IsClosed() || f.pool.held != 0 {
-			t.Errorf("the last one stays, %d bytes are held", f.pool.held)
+		if !b.module.IsClosed() || heldBy(f.pool) != 0 {
+			t.Errorf("the last one stays, %d bytes are held", heldBy(f.pool))
 		}
 		f.pool.give(mustTake(t, f.pool))
 		if err := f.Close(t.Context()); err != nil {
@@ -78,6 +78,12 @@ func TestTakeAfterClose(t *testing.T) {
 	if _, err := p.take(t.Context()); nex.CodeOf(err) != nex.Unavailable {
 		t.Errorf("error %v, want unavailable", err)
 	}
+}
+
+func heldBy(p *pool) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
 }
 
 func mustTake(t *testing.T, p *pool) *instance {
