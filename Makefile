@@ -54,7 +54,11 @@ fuzz: deps ## run every fuzz target for FUZZTIME (30s)
 	done
 
 .PHONY: bench
-bench: deps $(if $(BASE),$(TOOLS)/benchstat) ## run the benchmarks (BASE=file compares with an earlier bin/bench.txt)
+bench: build ## measure calls through Nex beside plain NATS, to bin/bench.json (BENCHFLAGS=--quick)
+	go run ./bench --json bin/bench.json $(BENCHFLAGS)
+
+.PHONY: gobench
+gobench: deps $(if $(BASE),$(TOOLS)/benchstat) ## run the Go benchmarks (BASE=file compares with an earlier bin/bench.txt)
 	@mkdir -p bin; set -o pipefail; $(CGO) go test -tags '$(TAGS)' -run '^$$' -bench . -benchmem \
 		$$(grep -rlE '^func Benchmark' --include='*_test.go' . | xargs -r dirname | sort -u) | tee bin/bench.txt
 	$(if $(BASE),$(TOOLS)/benchstat $(BASE) bin/bench.txt)

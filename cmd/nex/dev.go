@@ -48,6 +48,7 @@ func (c *cli) addDev(ctx context.Context, app *fisk.Application) {
 }
 
 func (d *dev) run(ctx context.Context) (err error) {
+	tune()
 	files, err := d.files()
 	if err != nil {
 		return err

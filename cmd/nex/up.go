@@ -54,6 +54,7 @@ func (u *up) run(ctx context.Context) (err error) {
 	if settings.PublicServer != nil && u.conn.server == "" && u.conn.context == "" {
 		url = "" // the node's own
 	}
+	tune()
 	return node.Run(ctx, node.Config{
 		Settings: settings, Nexus: u.nexus, Version: version, StateDir: dir, Server: url, Options: options,
 		Log: log.Logger, SystemLog: log.published,

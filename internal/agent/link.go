@@ -1,10 +1,8 @@
 package agent
 
 import (
-	"errors"
 	"fmt"
 	"net"
-	"os"
 )
 
 // linkFD is the file descriptor of the guest link in an agent that a node
@@ -15,9 +13,8 @@ const linkFD = 3
 // passed on. It may be called once.
 func InheritedLink() (net.Conn, error) {
 	keepToOurselves()
-	file := os.NewFile(linkFD, "guest link")
-	conn, err := net.FileConn(file) // duplicates the descriptor
-	if err := errors.Join(err, file.Close()); err != nil {
+	conn, err := inherit(linkFD)
+	if err != nil {
 		return nil, fmt.Errorf("no guest link on file descriptor %d: agents are started by nodes (nex node up)", linkFD)
 	}
 	return conn, nil

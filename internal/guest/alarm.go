@@ -43,6 +43,15 @@ func (l *link) ring() {
 		}
 		l.watchLocked(c.due)
 	}
+	for _, s := range l.serving {
+		switch {
+		case s.due.IsZero():
+		case s.due.After(now):
+			l.watchLocked(s.due)
+		default:
+			s.end(context.DeadlineExceeded)
+		}
+	}
 	l.mu.Unlock()
 	if hung {
 		l.fail(errHung)
@@ -52,11 +61,19 @@ func (l *link) ring() {
 	}
 }
 
+// expire makes the context of a call that is served end by then.
+func (l *link) expire(s *serving, due time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.due = due
+	l.watchLocked(due)
+}
+
 // abandonLocked tells the other end to stop a call and keeps its id reserved
 // until the answer is in.
 func (l *link) abandonLocked(id uint32, c *pendingCall) {
 	c.done = nil
 	c.due = time.Now().Add(hangAfter)
 	l.watchLocked(c.due)
-	l.outbox.add(frame{kind: kindCancel, id: id}, false)
+	l.outbox.add(frame{kind: kindCancel, id: id}, soon)
 }

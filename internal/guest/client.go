@@ -141,7 +141,11 @@ func (c *Client) Invoke(t Trigger, due time.Time, hurry bool, done func(Result, 
 		done(Result{}, err)
 		return
 	}
-	c.link.begin(head, t.Payload, due, hurry, func(o outcome) {
+	how := soon
+	if hurry {
+		how = atOnce
+	}
+	c.link.begin(head, t.Payload, due, how, func(o outcome) {
 		if o.err != nil {
 			done(Result{}, o.err)
 			return

@@ -65,6 +65,17 @@ func appendFrame(b []byte, f frame) []byte {
 	return append(append(b, f.head...), f.body...)
 }
 
+// whole reports whether the next frame is here already, so that to read it does
+// not wait.
+func whole(r *bufio.Reader) bool {
+	n := r.Buffered()
+	if n < headerSize {
+		return false
+	}
+	h, err := r.Peek(headerSize)
+	return err == nil && uint64(n) >= headerSize+uint64(binary.BigEndian.Uint32(h))
+}
+
 // readFrame returns io.EOF between frames only; everything it does not
 // understand is an error, never skipped.
 func readFrame(r *bufio.Reader) (frame, error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
@@ -74,10 +75,41 @@ func (p peers) Invoke(ctx context.Context, t guest.Trigger) (r guest.Result, err
 	return r, err
 }
 
-// connect joins a Client and a Server over an in-memory stream.
+// sockets returns both ends of a stream of the system's.
+func sockets(t *testing.T) (near, far net.Conn) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if near, err = net.Dial("unix", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if far, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return near, far
+}
+
+// connect joins a Client and a Server over a stream in memory, which shows the
+// race detector what happens before what.
 func connect(t *testing.T, a *agent) peers {
 	t.Helper()
 	near, far := net.Pipe()
+	return join(t, a, near, far)
+}
+
+// connectSockets joins them over a socket, as in life.
+func connectSockets(t *testing.T, a *agent) peers {
+	t.Helper()
+	near, far := sockets(t)
+	return join(t, a, near, far)
+}
+
+// join joins a Client and a Server over the ends of a stream.
+func join(t *testing.T, a *agent, near, far net.Conn) peers {
+	t.Helper()
 	a.artifact = map[string][]byte{}
 	type greeted struct {
 		c   *guest.Client
@@ -121,7 +153,7 @@ func TestInvokeCarriesEveryField(t *testing.T) {
 }
 
 func TestLargeAndConcurrentMessages(t *testing.T) {
-	c := connect(t, &agent{invoke: echo})
+	c := connectSockets(t, &agent{invoke: echo})
 	var wg sync.WaitGroup
 	for i := range 64 {
 		wg.Go(func() {
@@ -193,7 +225,7 @@ func TestCancelReachesTheHandler(t *testing.T) {
 
 func TestAgentThatIgnoresCancelLosesItsLink(t *testing.T) {
 	release := make(chan struct{})
-	c := connect(t, &agent{invoke: func(context.Context, guest.Trigger) (guest.Result, error) {
+	c := connectSockets(t, &agent{invoke: func(context.Context, guest.Trigger) (guest.Result, error) {
 		<-release
 		return guest.Result{}, nil
 	}})
@@ -377,7 +409,7 @@ func TestHeadsLargerThanAFrame(t *testing.T) {
 
 // TestManyLongMessages has more payload under way than a link may hold.
 func TestManyLongMessages(t *testing.T) {
-	c := connect(t, &agent{invoke: func(_ context.Context, tr guest.Trigger) (guest.Result, error) {
+	c := connectSockets(t, &agent{invoke: func(_ context.Context, tr guest.Trigger) (guest.Result, error) {
 		return guest.Result{Payload: tr.Payload[:1]}, nil
 	}})
 	payload := make([]byte, 1<<20)
@@ -404,7 +436,7 @@ func TestFunctionsDoNotExit(t *testing.T) {
 }
 
 func TestLostLinkErrorsHaveACode(t *testing.T) {
-	c := connect(t, &agent{invoke: echo})
+	c := connectSockets(t, &agent{invoke: echo})
 	var wg sync.WaitGroup
 	for i := range 200 {
 		wg.Go(func() {
@@ -439,5 +471,60 @@ func TestGreetWhoseContextEndsWithTheHello(t *testing.T) {
 			c.Close()
 		}
 		<-served
+	}
+}
+
+// Quick calls are worked on by the agent's reader itself; one that is not quick
+// must not keep it from reading.
+func TestSlowCallsAmongQuickOnes(t *testing.T) {
+	freed := make(chan struct{}, 1)
+	c := connectSockets(t, &agent{invoke: func(ctx context.Context, tr guest.Trigger) (guest.Result, error) {
+		switch tr.Subject {
+		case "wait":
+			select {
+			case <-freed:
+			case <-ctx.Done():
+				return guest.Result{}, ctx.Err()
+			}
+		case "free":
+			freed <- struct{}{}
+		}
+		return guest.Result{Payload: tr.Payload}, nil
+	}})
+	call := func(subject string) {
+		if _, err := c.Invoke(t.Context(), guest.Trigger{Subject: subject, Timeout: time.Minute}); err != nil {
+			t.Errorf("%s: %v", subject, err)
+		}
+	}
+	for range 50 {
+		for range 20 {
+			call("quick")
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { call("wait") })
+		wg.Go(func() { call("free") })
+		wg.Wait()
+	}
+}
+
+func TestDeadlineReachesSlowCallOfTheReader(t *testing.T) {
+	c := connectSockets(t, &agent{invoke: func(ctx context.Context, tr guest.Trigger) (guest.Result, error) {
+		if tr.Subject != "wait" {
+			return guest.Result{}, nil
+		}
+		stopped := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() { close(stopped) })
+		defer stop()
+		<-stopped
+		return guest.Result{}, nex.Errorf(nex.Timeout, "%v", ctx.Err())
+	}})
+	for range 20 {
+		if _, err := c.Invoke(t.Context(), guest.Trigger{Timeout: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := c.Invoke(t.Context(), guest.Trigger{Subject: "wait", Timeout: 10 * time.Millisecond})
+	if nex.CodeOf(err) != nex.Timeout || err.Error() != context.DeadlineExceeded.Error() {
+		t.Errorf("got %v", err)
 	}
 }

@@ -5,13 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
+// read is the reader: it takes frames until the link ends, or until it loses
+// its turn.
 func (l *link) read() {
 	for {
+		if !whole(l.r) {
+			l.outbox.release()
+		}
 		f, err := readFrame(l.r)
+		mine := true
 		if err == nil {
-			err = l.take(f)
+			mine, err = l.take(f)
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {
@@ -20,24 +27,28 @@ func (l *link) read() {
 			l.fail(err)
 			return
 		}
+		if !mine {
+			return
+		}
 	}
 }
 
-// take handles one frame; an error ends the link.
-func (l *link) take(f frame) error {
+// take handles one frame; an error ends the link. mine is false when the turn to
+// read passed to another meanwhile.
+func (l *link) take(f frame) (mine bool, err error) {
 	switch f.kind {
 	case kindNotice:
 		if f.more || f.id != 0 || l.notice == nil {
-			return fmt.Errorf("%w: notice out of turn or in parts", errFrame)
+			return true, fmt.Errorf("%w: notice out of turn or in parts", errFrame)
 		}
-		return l.notice(f.body)
+		return true, l.notice(f.body)
 	case kindCancel:
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if cancel := l.serving[f.id]; cancel != nil {
-			cancel()
+		if s := l.serving[f.id]; s != nil {
+			s.end(context.Canceled)
 		}
-		return nil
+		return true, nil
 	case kindCall:
 		if l.serve != nil {
 			return l.assemble(f)
@@ -45,24 +56,28 @@ func (l *link) take(f frame) error {
 	case kindReply, kindFailure:
 		return l.assemble(f)
 	}
-	return fmt.Errorf("%w: kind %d out of turn", errFrame, f.kind)
+	return true, fmt.Errorf("%w: kind %d out of turn", errFrame, f.kind)
 }
 
 // assemble collects the frames of one message and passes it on when whole.
-func (l *link) assemble(f frame) error {
+func (l *link) assemble(f frame) (mine bool, err error) {
 	l.mu.Lock()
 	whole, err := l.joinLocked(&f)
 	if err != nil || !whole {
 		l.mu.Unlock()
-		return err
+		return true, err
 	}
 	if f.kind == kindCall {
 		j, err := l.acceptLocked(f)
 		l.mu.Unlock()
-		if err == nil {
-			l.hand(j)
+		if err != nil {
+			return true, err
 		}
-		return err
+		if l.turn.slow.Load() < slow {
+			return l.workInTurn(j), nil
+		}
+		l.hand(j)
+		return true, nil
 	}
 	done := l.pending[f.id].done
 	delete(l.pending, f.id)
@@ -74,7 +89,7 @@ func (l *link) assemble(f frame) error {
 	default:
 		done(outcome{data: f.body})
 	}
-	return nil
+	return true, nil
 }
 
 // joinLocked adds a frame to its message; the last one takes the whole body.
@@ -103,8 +118,8 @@ func (l *link) joinLocked(f *frame) (whole bool, err error) {
 
 // job is a call of the other end.
 type job struct {
-	ctx context.Context
-	f   frame
+	s *serving
+	f frame
 }
 
 // acceptLocked takes a call of the other end.
@@ -112,10 +127,10 @@ func (l *link) acceptLocked(f frame) (job, error) {
 	if _, taken := l.serving[f.id]; taken || f.id == 0 || len(f.body) == 0 || l.working >= 2*maxCalls || l.err != nil {
 		return job{}, fmt.Errorf("%w: call %d", errFrame, f.id)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	l.serving[f.id] = cancel
+	s := &serving{}
+	l.serving[f.id] = s
 	l.working++
-	return job{ctx, f}, nil
+	return job{s, f}, nil
 }
 
 // maxFree is how many workers may wait for jobs. They keep their stacks, which
@@ -134,7 +149,7 @@ func (l *link) hand(j job) {
 // work does a job, and others that come, until enough workers are free.
 func (l *link) work(j job) {
 	for {
-		l.answer(j.ctx, j.f)
+		l.answer(j.s, j.f, true)
 		if l.free.Add(1) > maxFree {
 			l.free.Add(-1)
 			return
@@ -148,22 +163,30 @@ func (l *link) work(j job) {
 	}
 }
 
-// answer does what a call of the other end asks for and sends what came of it.
-func (l *link) answer(ctx context.Context, f frame) {
-	head, reply, err := l.serve(ctx, method(f.body[0]), f.body[1:])
+// answer does what a call of the other end asks for and sends what came of it:
+// at once, or by the reader when it has worked on what else came.
+func (l *link) answer(s *serving, f frame, now bool) {
+	start := time.Now()
+	head, reply, err := l.serve(s, method(f.body[0]), f.body[1:])
 	l.mu.Lock()
-	cancel := l.serving[f.id]
 	delete(l.serving, f.id) // its id may come again once the answer is out
-	hurry := l.working == 1
+	how := soon
+	if l.working == 1 {
+		how = atOnce
+	}
 	l.mu.Unlock()
-	cancel()
+	if !now {
+		how = later
+	}
+	l.turn.judge(time.Since(start))
+	s.end(context.Canceled)
 	k := kindReply
 	if err != nil {
 		k, head, reply = kindFailure, nil, encodeFailure(err)
 	}
-	if err := l.send(context.Background(), k, f.id, head, reply, hurry); err != nil && l.cause() == nil {
+	if err := l.send(context.Background(), k, f.id, head, reply, how); err != nil && l.cause() == nil {
 		// The answer is too large to send; the caller still gets one.
-		_ = l.send(context.Background(), kindFailure, f.id, nil, encodeFailure(err), hurry) // fails only when the link ends
+		_ = l.send(context.Background(), kindFailure, f.id, nil, encodeFailure(err), how) // fails only when the link ends
 	}
 	l.mu.Lock()
 	l.working--

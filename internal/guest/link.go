@@ -56,7 +56,7 @@ const textLost = "the machine running this workload was lost"
 type method uint8
 
 // serveFunc answers calls of the other end, on a goroutine of its own each.
-type serveFunc func(ctx context.Context, m method, body []byte) (head, reply []byte, err error)
+type serveFunc func(c *serving, m method, body []byte) (head, reply []byte, err error)
 
 // noticeFunc takes notices of the other end. It runs on the reader and must
 // not block for long; its error ends the link.
@@ -70,6 +70,7 @@ type link struct {
 	notice noticeFunc // nil: the other end must not send notices
 
 	outbox *outbox
+	turn   turn
 	long   chan struct{} // a token per long message being sent
 	jobs   chan job      // calls for workers that are free
 	free   atomic.Int32  // how many are
@@ -77,15 +78,15 @@ type link struct {
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex
-	err     error                         // why the link ended
-	lastID  uint32                        // of our calls
-	pending map[uint32]*pendingCall       // ours
-	alarm   *time.Timer                   // see ring
-	alarmAt time.Time                     // zero if it is not set
-	serving map[uint32]context.CancelFunc // theirs
-	working int                           // theirs whose answer is not queued yet
-	parts   map[partKey][]byte            // unfinished messages
-	held    int                           // bytes in parts
+	err     error                   // why the link ended
+	lastID  uint32                  // of our calls
+	pending map[uint32]*pendingCall // ours
+	alarm   *time.Timer             // see ring
+	alarmAt time.Time               // zero if it is not set
+	serving map[uint32]*serving     // theirs
+	working int                     // theirs whose answer is not queued yet
+	parts   map[partKey][]byte      // unfinished messages
+	held    int                     // bytes in parts
 }
 
 type partKey struct {
@@ -110,7 +111,7 @@ func newLink(conn net.Conn, serve serveFunc, notice noticeFunc) *link {
 	return &link{
 		conn: conn, r: bufio.NewReaderSize(conn, 64<<10), serve: serve, notice: notice, outbox: newOutbox(conn),
 		long: make(chan struct{}, maxLong), jobs: make(chan job), done: make(chan struct{}),
-		pending: map[uint32]*pendingCall{}, serving: map[uint32]context.CancelFunc{}, parts: map[partKey][]byte{},
+		pending: map[uint32]*pendingCall{}, serving: map[uint32]*serving{}, parts: map[partKey][]byte{},
 	}
 }
 
@@ -144,8 +145,8 @@ func (l *link) fail(err error) {
 		}
 	}
 	clear(l.pending)
-	for _, cancel := range l.serving {
-		cancel()
+	for _, s := range l.serving {
+		s.end(context.Canceled)
 	}
 	l.mu.Unlock()
 	for _, done := range lost {
@@ -166,14 +167,13 @@ func (l *link) cause() error {
 	return l.err
 }
 
-// send queues a message, and waits while too much is queued. With hurry it is
-// written at once if that is possible.
-func (l *link) send(ctx context.Context, k kind, id uint32, head, body []byte, hurry bool) error {
+// send queues a message, and waits while too much is queued.
+func (l *link) send(ctx context.Context, k kind, id uint32, head, body []byte, how leave) error {
 	if err := fits(head, body); err != nil {
 		return err
 	}
 	if len(head)+len(body) <= maxFrame {
-		return l.outbox.put(ctx, l.done, frame{kind: k, id: id, head: head, body: body}, hurry)
+		return l.outbox.put(ctx, l.done, frame{kind: k, id: id, head: head, body: body}, how)
 	}
 	select {
 	case l.long <- struct{}{}:
@@ -184,7 +184,7 @@ func (l *link) send(ctx context.Context, k kind, id uint32, head, body []byte, h
 		return ctx.Err()
 	}
 	for i, f := range split(k, id, head, body) {
-		err := l.outbox.put(ctx, l.done, f, false)
+		err := l.outbox.put(ctx, l.done, f, soon)
 		if err == nil {
 			continue
 		}
@@ -223,7 +223,7 @@ func (l *link) call(ctx context.Context, head, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.send(ctx, kindCall, id, head, body, true); err != nil {
+	if err := l.send(ctx, kindCall, id, head, body, atOnce); err != nil {
 		l.forget(id)
 		return nil, err
 	}
@@ -243,9 +243,8 @@ func (l *link) call(ctx context.Context, head, body []byte) ([]byte, error) {
 
 // begin asks the other end without waiting for anything: done gets the answer,
 // once, or why there is none until due. It may be called before begin returns,
-// and must not block. With hurry the question is written at once if that is
-// possible.
-func (l *link) begin(head, body []byte, due time.Time, hurry bool, done func(outcome)) {
+// and must not block.
+func (l *link) begin(head, body []byte, due time.Time, how leave, done func(outcome)) {
 	id, err := l.register(&pendingCall{done: done, due: due})
 	if err != nil {
 		done(outcome{err: err})
@@ -256,7 +255,7 @@ func (l *link) begin(head, body []byte, due time.Time, hurry bool, done func(out
 		return
 	}
 	f := frame{kind: kindCall, id: id, head: head, body: body}
-	if ok, _ := l.outbox.offer(f, hurry, full); !ok {
+	if ok, _ := l.outbox.offer(f, how, full); !ok {
 		l.settle(id, outcome{err: nex.Errorf(nex.Overloaded, "%d bytes wait to be sent to this machine", full)})
 	}
 }
@@ -264,7 +263,7 @@ func (l *link) begin(head, body []byte, due time.Time, hurry bool, done func(out
 func (l *link) beginLong(id uint32, head, body []byte, due time.Time) {
 	ctx, cancel := context.WithDeadline(context.Background(), due)
 	defer cancel()
-	if err := l.send(ctx, kindCall, id, head, body, false); err != nil {
+	if err := l.send(ctx, kindCall, id, head, body, soon); err != nil {
 		l.settle(id, outcome{err: err})
 	}
 }

@@ -33,39 +33,63 @@ type outbox struct {
 	taken   chan struct{} // closed when waiting became shorter
 }
 
+// leave says when a frame is to leave.
+type leave int
+
+const (
+	soon   leave = iota // with others, by the writer
+	atOnce              // written by whoever brings it if that needs no waiting
+	later               // when somebody calls release
+)
+
 func newOutbox(conn net.Conn) *outbox {
 	return &outbox{conn: conn, try: withoutWaiting(conn), kick: make(chan struct{}, 1), taken: make(chan struct{})}
 }
 
-// add queues a frame whatever waits already. With hurry it is written at once
-// if that is possible.
-func (o *outbox) add(f frame, hurry bool) {
+// add queues a frame whatever waits already.
+func (o *outbox) add(f frame, how leave) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.addLocked(f, hurry)
+	o.addLocked(f, how)
 }
 
 // offer queues a frame unless so many bytes wait already, and reports whether
 // it did; if not, wait is closed when that has changed.
-func (o *outbox) offer(f frame, hurry bool, limit int) (ok bool, wait <-chan struct{}) {
+func (o *outbox) offer(f frame, how leave, limit int) (ok bool, wait <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.waiting) >= limit {
 		return false, o.taken
 	}
-	o.addLocked(f, hurry)
+	o.addLocked(f, how)
 	return true, nil
 }
 
-func (o *outbox) addLocked(f frame, hurry bool) {
+func (o *outbox) addLocked(f frame, how leave) {
 	o.waiting = appendFrame(o.waiting, f)
-	if o.writing {
-		return // whoever writes sees to the rest
-	}
-	if !hurry || o.try == nil {
+	switch {
+	case how == later || o.writing: // whoever writes sees to the rest
+	case how == atOnce && o.try != nil:
+		o.tryLocked()
+	default:
 		o.wake()
-		return
 	}
+}
+
+// release writes what waits, as far as that needs no waiting.
+func (o *outbox) release() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case len(o.waiting) == 0 || o.writing:
+	case o.try != nil:
+		o.tryLocked()
+	default:
+		o.wake()
+	}
+}
+
+func (o *outbox) tryLocked() {
 	batch := o.beginLocked()
 	o.mu.Unlock()
 	n := o.try(batch)
@@ -135,9 +159,9 @@ func (o *outbox) flush() error {
 }
 
 // put queues a frame as soon as there is room.
-func (o *outbox) put(ctx context.Context, done <-chan struct{}, f frame, hurry bool) error {
+func (o *outbox) put(ctx context.Context, done <-chan struct{}, f frame, how leave) error {
 	for {
-		ok, wait := o.offer(f, hurry, crowded)
+		ok, wait := o.offer(f, how, crowded)
 		if ok {
 			return nil
 		}
@@ -156,5 +180,5 @@ func (o *outbox) put(ctx context.Context, done <-chan struct{}, f frame, hurry b
 func (o *outbox) insist(done <-chan struct{}, f frame) bool {
 	ctx, cancel := context.WithDeadline(context.Background(), time.Now().Add(hangAfter))
 	defer cancel()
-	return o.put(ctx, done, f, false) == nil
+	return o.put(ctx, done, f, soon) == nil
 }

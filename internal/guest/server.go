@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"nex"
 )
@@ -45,7 +46,7 @@ func (s *Server) Run(ctx context.Context, hello Hello) error {
 	if err != nil {
 		return fmt.Errorf("encode hello: %w", err)
 	}
-	s.link.outbox.add(frame{kind: kindHello, body: body}, false)
+	s.link.outbox.add(frame{kind: kindHello, body: body}, soon)
 	s.link.start()
 	select {
 	case <-s.link.done:
@@ -61,7 +62,7 @@ func (s *Server) Run(ctx context.Context, hello Hello) error {
 // Log passes on what a workload printed. It blocks while the link is full and
 // is silent when the link has ended.
 func (s *Server) Log(id string, level slog.Level, text string) {
-	_ = s.link.send(context.Background(), kindNotice, 0, encodeLog(id, level, text), nil, false) // fails only when the link ends
+	_ = s.link.send(context.Background(), kindNotice, 0, encodeLog(id, level, text), nil, soon) // fails only when the link ends
 }
 
 // Exited tells that a service ended by itself.
@@ -70,10 +71,10 @@ func (s *Server) Exited(id string, e Exit) error {
 	if err != nil {
 		return err
 	}
-	return s.link.send(context.Background(), kindNotice, 0, body, nil, false)
+	return s.link.send(context.Background(), kindNotice, 0, body, nil, soon)
 }
 
-func (s *Server) serve(ctx context.Context, m method, body []byte) (head, reply []byte, err error) {
+func (s *Server) serve(ctx *serving, m method, body []byte) (head, reply []byte, err error) {
 	switch m {
 	case methodPut:
 		id, piece, err := decodePut(body)
@@ -92,8 +93,7 @@ func (s *Server) serve(ctx context.Context, m method, body []byte) (head, reply 
 		if err != nil {
 			return nil, nil, err
 		}
-		ctx, cancel := context.WithTimeout(ctx, t.Timeout)
-		defer cancel()
+		s.link.expire(ctx, time.Now().Add(t.Timeout))
 		r, err := s.handler.Invoke(ctx, t)
 		if err != nil {
 			return nil, nil, err

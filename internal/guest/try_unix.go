@@ -6,11 +6,13 @@ import (
 	"errors"
 	"net"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // withoutWaiting returns a function that writes as much to a stream as it takes
 // at once, and says how many bytes that were. Errors are for the next write
-// that may wait. It returns nil if the stream is none of the system's.
+// that may wait. It returns nil if the stream is no socket.
 func withoutWaiting(conn net.Conn) func([]byte) int {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
@@ -23,8 +25,8 @@ func withoutWaiting(conn net.Conn) func([]byte) int {
 	return func(b []byte) (written int) {
 		_ = raw.Write(func(fd uintptr) bool { // fails on a closed stream
 			for {
-				n, err := syscall.Write(int(fd), b)
-				if err != nil && errors.Is(err, syscall.EINTR) {
+				n, err := unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT)
+				if errors.Is(err, unix.EINTR) {
 					continue
 				}
 				written = max(n, 0)

@@ -48,9 +48,9 @@ var rules = []rule{
 	{"context.WithValue", "pass what a function needs as a parameter", func(source) bool { return false }},
 }
 
-// isProgram reports whether s is part of a command or an example.
+// isProgram reports whether s is part of a command, an example or the benchmark.
 func isProgram(s source) bool {
-	return strings.HasPrefix(s.pkg, "cmd/") || strings.HasPrefix(s.pkg, "examples/")
+	return strings.HasPrefix(s.pkg, "cmd/") || strings.HasPrefix(s.pkg, "examples/") || s.pkg == "bench"
 }
 
 // isOutside reports whether s is not part of what programs are made of: tests

@@ -26,10 +26,11 @@ const (
 	// collect is how long they are collected, so that calls that follow each
 	// other are not slowed down by their records.
 	collect = 20 * time.Millisecond
-	// callsPerSecond is how many calls a second are reported one by one, of
-	// those that succeed and of those that fail: to report all that a busy node
-	// answers would cost more than to answer them.
-	callsPerSecond = 1000
+	// callsPerSecond is how many calls a second are reported one by one in the
+	// long run, and callsAtOnce in a burst, of those that succeed and of those
+	// that fail: to report all that a busy node answers would cost more than
+	// to answer them.
+	callsPerSecond, callsAtOnce = 200, 2000
 	// tellLost is how often the log says how many records there are not.
 	tellLost = 10 * time.Second
 )
@@ -56,7 +57,7 @@ func newReporter(nc *nats.Conn, node string, log *slog.Logger) *reporter {
 	due.Stop()
 	return &reporter{
 		nc: nc, node: node, log: log, due: due,
-		successes: rate.NewLimiter(callsPerSecond, callsPerSecond), failures: rate.NewLimiter(callsPerSecond, callsPerSecond),
+		successes: rate.NewLimiter(callsPerSecond, callsAtOnce), failures: rate.NewLimiter(callsPerSecond, callsAtOnce),
 	}
 }
 

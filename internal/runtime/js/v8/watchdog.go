@@ -10,7 +10,7 @@ import (
 
 const (
 	// tick is how often the watchdog looks, so how late code is stopped.
-	tick = 2 * time.Millisecond
+	tick = 5 * time.Millisecond
 	// patience is how many ticks without running code it waits for more before
 	// it ends.
 	patience = 10

@@ -1,0 +1,87 @@
+package guest
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// serving is the context of a call that this end works on. Its deadline is kept
+// by the link's one alarm: a timer for each call would cost more than most
+// calls do.
+type serving struct {
+	due time.Time // zero for none; set before anybody else sees the context
+
+	mu    sync.Mutex
+	err   error
+	done  chan struct{} // made when somebody asks for it
+	after map[*func()]struct{}
+}
+
+var _ context.Context = (*serving)(nil)
+
+// Deadline implements [context.Context].
+func (s *serving) Deadline() (time.Time, bool) { return s.due, !s.due.IsZero() }
+
+// Value implements [context.Context]: there are none.
+func (s *serving) Value(any) any { return nil }
+
+// Done implements [context.Context].
+func (s *serving) Done() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.done == nil {
+		s.done = make(chan struct{})
+		if s.err != nil {
+			close(s.done)
+		}
+	}
+	return s.done
+}
+
+// Err implements [context.Context].
+func (s *serving) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// AfterFunc is what [context.AfterFunc] looks for: it runs f on a goroutine of
+// its own when the context ends, unless stop was called before.
+func (s *serving) AfterFunc(f func()) (stop func() bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		go f()
+		return func() bool { return false }
+	}
+	key := &f
+	if s.after == nil {
+		s.after = map[*func()]struct{}{}
+	}
+	s.after[key] = struct{}{}
+	return func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		_, waits := s.after[key]
+		delete(s.after, key)
+		return waits
+	}
+}
+
+// end ends the context for a reason, once.
+func (s *serving) end(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return
+	}
+	s.err = err
+	if s.done != nil {
+		close(s.done)
+	}
+	for f := range s.after {
+		go (*f)()
+	}
+	s.after = nil
+}
