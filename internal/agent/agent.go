@@ -41,6 +41,7 @@ type Config struct {
 func Run(ctx context.Context, conn net.Conn, cfg Config) error {
 	a := &agent{cfg: cfg, uploads: map[string]*upload{}, loading: map[string]*loading{}, workloads: map[string]*workload{}}
 	a.server = guest.NewServer(conn, a)
+	a.waits.Go(func() { warm(ctx) })
 	err := a.server.Run(ctx, guest.Hello{Version: cfg.Version, Types: types()})
 	return errors.Join(err, a.close())
 }
@@ -49,7 +50,7 @@ func Run(ctx context.Context, conn net.Conn, cfg Config) error {
 type agent struct {
 	cfg    Config
 	server *guest.Server
-	waits  sync.WaitGroup // one per service
+	waits  sync.WaitGroup // one per service, and for the engine to be warm
 
 	mu        sync.Mutex
 	uploads   map[string]*upload

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"nex"
@@ -9,8 +11,8 @@ import (
 	"nex/internal/runtime/js/quickjs"
 )
 
-// engine is a JavaScript engine that is built in. It starts with the first
-// function that wants it: many agents never run one.
+// engine is a JavaScript engine that is built in. It starts when it is first
+// used.
 type engine struct {
 	name  nex.Engine
 	start func() (js.Engine, error)
@@ -35,4 +37,18 @@ func pickEngine(name nex.Engine) (js.Engine, error) {
 		return started, nil
 	}
 	return nil, nex.Errorf(nex.Unsupported, "this node's agent has no JavaScript engine %q, only %s: ask for that or for none, or install an agent that was built with it", name, builtIn[0].name)
+}
+
+// warm uses the default engine once, so that the first function finds it
+// started. What fails here fails again, with an answer, when a function wants
+// the engine.
+func warm(ctx context.Context) {
+	e, err := pickEngine("")
+	if err != nil {
+		return
+	}
+	f, err := js.Load(ctx, e, js.Options{Code: []byte("() => {}"), Log: func(slog.Level, string) {}})
+	if err == nil {
+		_ = f.Close(ctx) // nothing runs
+	}
 }

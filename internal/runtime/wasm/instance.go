@@ -86,6 +86,12 @@ func (f *Function) instantiate() (*instance, error) {
 		return nil, err
 	}
 	i.memory.first = uint64(len(i.memory.buf))
+	if f.shared != nil && !f.reactor {
+		if err := i.memory.adopt(f.shared); err != nil {
+			i.close()
+			return nil, err
+		}
+	}
 	i.bind()
 	return i, nil
 }
@@ -189,10 +195,9 @@ func (i *instance) args() []string { return []string{program, i.subject} }
 // reset puts the instance back to its initial state and reports whether it
 // is: never after it was stopped or something went wrong inside.
 func (i *instance) reset() bool {
-	if !i.f.prepared.resets || i.worn || i.why() != nil || !i.memory.reset(i.module.Memory()) {
+	if !i.f.prepared.resets || i.worn || i.why() != nil || !i.memory.reset(i.module.Memory(), i.f.image) {
 		return false
 	}
-	i.f.image.restore(i.memory.buf)
 	for n, g := range i.globals {
 		g.Set(i.f.initial[n])
 	}
@@ -215,10 +220,14 @@ func (f *Function) snapshot(i *instance) {
 		return
 	}
 	f.image = newImage(i.memory.buf)
+	f.shared, _ = f.image.share(len(i.memory.buf)) // where it is not possible there are slower resets
+	if f.shared != nil {
+		_ = i.memory.adopt(f.shared) // likewise
+	}
 	for _, g := range i.globals {
 		f.initial = append(f.initial, g.Get())
 	}
 }
 
 // size is how many bytes an idle instance holds.
-func (i *instance) size() uint64 { return uint64(cap(i.memory.buf)) }
+func (i *instance) size() uint64 { return uint64(len(i.memory.buf)) }

@@ -24,6 +24,10 @@ type memory struct {
 	refused bool   // a request to grow beyond limit was turned down
 	buf     []byte // in its present size
 
+	region  []byte       // the system's memory that buf is in, or nil
+	shared  *sharedImage // mapped at its beginning, or nil
+	entries []byte       // room for what the kernel says of its pages
+
 	shrink bool   // the next request is for the initial size
 	first  uint64 // that size
 }
@@ -43,6 +47,15 @@ func (m *memory) Reallocate(size uint64) []byte {
 		return nil
 	}
 	have := uint64(len(m.buf))
+	if m.buf == nil {
+		m.region = m.reserve(min(size+maxKept, m.limit))
+		m.buf = m.region[:0]
+	}
+	if size <= uint64(len(m.region)) { // what is beyond buf was never used, or dropped
+		m.buf = m.region[:size]
+		return m.buf
+	}
+	m.region, m.shared = nil, nil
 	if size <= uint64(cap(m.buf)) {
 		m.buf = m.buf[:size]
 		clear(m.buf[min(have, size):])
@@ -54,23 +67,33 @@ func (m *memory) Reallocate(size uint64) []byte {
 
 // Free implements [experimental.LinearMemory]. The garbage collector does the
 // rest: the instance may still be on its way out when this is called.
-func (m *memory) Free() {}
+func (m *memory) Free() { drop(m.region) }
 
-// reset gives the memory its initial size, and reports whether it could. The
-// engine knows no way to shrink a memory, but takes whatever slice it is given
-// when it asks for a bigger one.
-func (m *memory) reset(engine api.Memory) bool {
+// reset gives the memory its initial size and content, and reports whether it
+// could. The engine knows no way to shrink a memory, but takes whatever slice it
+// is given when it asks for a bigger one.
+func (m *memory) reset(engine api.Memory, img image) bool {
 	m.refused = false
-	if uint64(len(m.buf)) == m.first {
-		return true
-	}
 	if uint64(len(m.buf)) > m.first+maxKept {
 		return false
 	}
-	m.shrink = true
-	_, ok := engine.Grow(1)
-	m.shrink = false
-	return ok && uint64(engine.Size()) == m.first
+	grown := uint64(len(m.buf)) != m.first
+	if m.shared != nil && m.restoreWritten(img) != nil {
+		return false
+	}
+	if grown {
+		m.shrink = true
+		_, ok := engine.Grow(1)
+		m.shrink = false
+		if !ok || uint64(engine.Size()) != m.first {
+			return false
+		}
+	}
+	if m.shared == nil {
+		drop(m.region[min(m.first, uint64(len(m.region))):])
+		img.restore(m.buf)
+	}
+	return true
 }
 
 // image is the initial content of a memory, in chunks. Those that are all

@@ -87,19 +87,26 @@ func (p *pool) pop() *instance {
 	return i
 }
 
-// give takes back what take returned. What makes it ready for another call
-// happens after give has returned, off the caller's way; until then its slot
-// is taken.
+// give takes back what take returned. If it takes long to make it ready for
+// another call, that happens after give has returned, off the caller's way;
+// until then its slot is taken.
 func (p *pool) give(i *instance) {
 	p.mu.Lock()
 	delete(p.out, i)
 	p.mu.Unlock()
-	go func() {
-		if i = p.renew(i); i != nil && !p.push(i) {
-			i.close()
-		}
-		<-p.slots
-	}()
+	if i.memory.shared != nil { // then that takes less time than to have it done
+		p.settle(i)
+		return
+	}
+	go p.settle(i)
+}
+
+// settle makes an instance idle, or closes it.
+func (p *pool) settle(i *instance) {
+	if i = p.renew(i); i != nil && !p.push(i) {
+		i.close()
+	}
+	<-p.slots
 }
 
 // push makes an instance idle, if there is room for it.

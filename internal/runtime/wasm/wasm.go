@@ -72,6 +72,7 @@ type Function struct {
 	reactor  bool
 	config   wazero.ModuleConfig // what all instances have in common
 	image    image               // of the memory, for resets
+	shared   *sharedImage        // the same as a file, or nil
 	initial  []uint64            // values of the globals, for resets
 	pool     *pool
 	closing  sync.Once
@@ -138,7 +139,11 @@ func (f *Function) Close(ctx context.Context) (err error) {
 
 // free gives everything back. No call runs any more.
 func (f *Function) free(ctx context.Context) error {
-	return errors.Join(f.engine.Close(ctx), f.cache.Close(ctx))
+	err := errors.Join(f.engine.Close(ctx), f.cache.Close(ctx))
+	if f.shared != nil {
+		err = errors.Join(err, f.shared.close())
+	}
+	return err
 }
 
 // link checks what the module wants and instantiates it once, so that what
