@@ -47,6 +47,7 @@ func (s *stage) loadAll(ctx context.Context, r *report, o options, targets []tar
 						got[i].busy += part.busy
 					}
 				}
+				s.memory(r, fmt.Sprintf("round_%d", round))
 			}
 			r.add(targets, size, inflight, got)
 		}

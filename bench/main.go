@@ -32,6 +32,7 @@ type options struct {
 	turn      time.Duration // of one target in one round
 	functions []int         // how many are deployed to measure their memory
 	json      string        // file for the report
+	profile   string        // file for what perf records
 }
 
 var (
@@ -53,12 +54,22 @@ func main() {
 	only := flag.String("only", "", "measure this target alone, beside the floor")
 	size := flag.Int("size", 0, "measure payloads of this many bytes alone")
 	inflight := flag.Int("inflight", 0, "measure this many requests in flight alone")
+	turn := flag.Duration("turn", 0, "how long one target has its turn in one round")
+	idle := flag.Bool("idle", true, "deploy many functions to measure their memory")
+	profile := flag.String("profile", "", "record the node and its agents under load into this file, with perf")
 	flag.Parse()
 	o := full
 	if *isQuick {
 		o = quick
 	}
 	o.json = *json
+	o.profile = *profile
+	if *turn > 0 {
+		o.turn = *turn
+	}
+	if !*idle {
+		o.functions = nil
+	}
 	if *size > 0 {
 		o.sizes = []int{*size}
 	}
@@ -91,7 +102,11 @@ func run(ctx context.Context, o options, only string) (err error) {
 		return err
 	}
 	s.memory(r, "before")
-	if err := s.loadAll(ctx, r, o, targets); err != nil {
+	recorded, err := s.record(ctx, o.profile)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.loadAll(ctx, r, o, targets), recorded()); err != nil {
 		return err
 	}
 	s.memory(r, "after")

@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -200,4 +202,28 @@ func (s *stage) stop(ctx context.Context, name, id string) error {
 		_, err = s.client.Stop(ctx, s.node.NodeID, req)
 	}
 	return err
+}
+
+// record has perf watch the node and its agents until the function that it
+// returns is called. Without a file it does nothing.
+func (s *stage) record(ctx context.Context, file string) (stop func() error, err error) {
+	if file == "" {
+		return func() error { return nil }, nil
+	}
+	pids := []string{strconv.Itoa(s.nodes.Process.Pid)}
+	for _, pid := range children(s.nodes.Process.Pid) {
+		pids = append(pids, strconv.Itoa(pid))
+	}
+	perf := exec.CommandContext(ctx, "perf", "record", "-q", "-g", "-F", "999", "-o", file, "-p", strings.Join(pids, ","))
+	perf.Stderr = os.Stderr
+	if err := perf.Start(); err != nil {
+		return nil, fmt.Errorf("start perf (Debian's package linux-perf): %w", err)
+	}
+	return func() error {
+		if err := perf.Process.Signal(os.Interrupt); err != nil {
+			return err
+		}
+		_ = perf.Wait() // it ends by the signal
+		return nil
+	}, nil
 }
