@@ -222,8 +222,8 @@ func (a *agent) Invoke(ctx context.Context, t guest.Trigger) (r guest.Result, er
 	}
 	defer a.guard(t.ID, &err)
 	start := time.Now()
-	payload, err := w.function.Invoke(ctx, runtime.Trigger{Subject: t.Subject, Reply: t.Reply, Header: t.Header, Payload: t.Payload})
-	return guest.Result{Payload: payload, Elapsed: time.Since(start)}, err
+	reply, err := w.function.Invoke(ctx, runtime.Trigger{Subject: t.Subject, Reply: t.Reply, Header: t.Header, Payload: t.Payload})
+	return guest.Result{Header: reply.Header, Payload: reply.Payload, Elapsed: time.Since(start)}, err
 }
 
 // Undeploy ends a workload, also one that is being loaded, and removes what it

@@ -197,8 +197,8 @@ func (s functions) concurrent(t *testing.T) {
 				Subject: fmt.Sprintf("subject.%d", i),
 				Payload: fmt.Appendf(nil, "%d of ", i),
 			})
-			if err != nil || string(got) != want {
-				t.Errorf("reply %q (%v), want %q", got, err, want)
+			if err != nil || string(got.Payload) != want {
+				t.Errorf("reply %q (%v), want %q", got.Payload, err, want)
 			}
 		})
 	}
@@ -258,11 +258,11 @@ func call(t *testing.T, f runtime.Function, trigger runtime.Trigger) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
 	defer cancel()
-	got, err := f.Invoke(ctx, trigger)
+	reply, err := f.Invoke(ctx, trigger)
 	if err != nil {
 		t.Fatalf("invoke: %v", err)
 	}
-	return got
+	return reply.Payload
 }
 
 func wantCode(t *testing.T, err error, codes ...nex.Code) {

@@ -26,12 +26,18 @@ type Trigger struct {
 	Payload []byte              // owned by the callee until Invoke returns
 }
 
+// Reply is what a function answers.
+type Reply struct {
+	Header  map[string][]string // nil for none
+	Payload []byte
+}
+
 // Function is loaded user code that answers triggers.
 type Function interface {
 	// Invoke runs the function once and returns its reply. When ctx ends the
 	// code is really stopped, and Invoke returns a Timeout error soon after.
 	// Safe for concurrent use.
-	Invoke(ctx context.Context, t Trigger) ([]byte, error)
+	Invoke(ctx context.Context, t Trigger) (Reply, error)
 	// Close waits for running calls, bounded by ctx, and frees the engine's
 	// resources. No Invoke may start after Close began.
 	Close(ctx context.Context) error

@@ -122,24 +122,24 @@ func (f *Function) warm(ctx context.Context) (err error) {
 
 // Invoke implements [runtime.Function]. A call that finds all isolates busy
 // until its context ends is Overloaded.
-func (f *Function) Invoke(ctx context.Context, t runtime.Trigger) ([]byte, error) {
+func (f *Function) Invoke(ctx context.Context, t runtime.Trigger) (runtime.Reply, error) {
 	start := time.Now()
 	reply, err := f.invoke(ctx, t)
 	if err != nil {
-		return nil, f.failure(ctx, start, err)
+		return runtime.Reply{}, f.failure(ctx, start, err)
 	}
 	return reply, nil
 }
 
-func (f *Function) invoke(ctx context.Context, t runtime.Trigger) (reply []byte, err error) {
+func (f *Function) invoke(ctx context.Context, t runtime.Trigger) (reply runtime.Reply, err error) {
 	defer recoverInto(&err)
 	c, err := newCall(ctx, t)
 	if err != nil {
-		return nil, err
+		return runtime.Reply{}, err
 	}
 	iso, err := f.pool.take(ctx)
 	if err != nil {
-		return nil, err
+		return runtime.Reply{}, err
 	}
 	defer f.pool.give(iso)
 	return iso.Call(ctx, c)

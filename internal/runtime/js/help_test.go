@@ -118,7 +118,7 @@ func (f fixture) call(subject, payload string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
 	defer cancel()
 	reply, err := f.Invoke(ctx, runtime.Trigger{Subject: subject, Payload: []byte(payload)})
-	return string(reply), err
+	return string(reply.Payload), err
 }
 
 // wantReply calls f and wants that reply.

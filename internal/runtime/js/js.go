@@ -13,7 +13,11 @@ package js
 import (
 	"context"
 	_ "embed"
+	"encoding/json"
 	"errors"
+	"fmt"
+
+	"nex/internal/runtime"
 )
 
 // PreludeName is the file name under which an engine evaluates [Prelude]. The
@@ -43,7 +47,7 @@ type Isolate interface {
 	// code is stopped, whatever it does, and the error is ErrStopped. The
 	// other errors are ErrMemory, ErrNeverSettles, a *Thrown, and a
 	// *ReplyError; any other error or a panic is a defect of the engine.
-	Call(ctx context.Context, c Call) ([]byte, error)
+	Call(ctx context.Context, c Call) (runtime.Reply, error)
 	// Usable reports whether the isolate may serve another call. It is false
 	// after a call that panicked, was stopped or met the memory limit, and
 	// while the engine is short of memory for all its isolates.
@@ -70,6 +74,15 @@ type Call struct {
 	Header   string  // a JSON object of arrays of strings, or ""
 	Deadline float64 // milliseconds since 1970, +Inf for none
 	Payload  []byte  // the engine copies it
+}
+
+// Header reads the headers of a reply, which the prelude writes as JSON.
+func Header(text string) (map[string][]string, error) {
+	var header map[string][]string
+	if err := json.Unmarshal([]byte(text), &header); err != nil {
+		return nil, fmt.Errorf("read the headers of a reply: %w", err)
+	}
+	return header, nil
 }
 
 // Reasons why a call or an evaluation ended without a value.

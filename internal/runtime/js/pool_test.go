@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"nex"
+	"nex/internal/runtime"
 )
 
 // fake is an isolate whose number tells it apart.
@@ -21,9 +22,9 @@ type fake struct {
 	closed atomic.Bool
 }
 
-func (f *fake) Call(context.Context, Call) ([]byte, error) { return nil, nil }
-func (f *fake) Usable() bool                               { return !f.worn }
-func (f *fake) Close()                                     { f.closed.Store(true) }
+func (f *fake) Call(context.Context, Call) (runtime.Reply, error) { return runtime.Reply{}, nil }
+func (f *fake) Usable() bool                                      { return !f.worn }
+func (f *fake) Close()                                            { f.closed.Store(true) }
 
 // fakes makes fakes, and fails with err or panics where asked to.
 type fakes struct {

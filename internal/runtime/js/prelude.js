@@ -9,6 +9,7 @@
 //   host.print(level, text)    one log record
 //   host.encode(string)        Uint8Array of its UTF-8 text
 //   host.decode(array, fatal)  string; undefined when fatal and not UTF-8
+//   host.header(text)          the headers of this call's reply, as JSON text
 //   host.decode copes with every Uint8Array and nothing else.
 (host, info) => {
   "use strict";
@@ -223,6 +224,8 @@
 
   // ---- text codecs ----
 
+  const isBuffer = (value) => value instanceof ArrayBuffer || value instanceof SharedArrayBuffer;
+
   const bytesOf = (input) => {
     if (input === undefined) return new Uint8Array(0);
     if (ArrayBuffer.isView(input)) return new Uint8Array(input.buffer, input.byteOffset, input.byteLength);
@@ -309,6 +312,55 @@
     return `${typeof value === "object" ? "an" : "a"} ${typeof value}`;
   };
 
+  // body returns a reply's payload as a string or typed array.
+  const body = (value) => {
+    if (value === undefined || value === null) return "";
+    if (typeof value === "string") return value;
+    if (ArrayBuffer.isView(value) || isBuffer(value)) return bytesOf(value);
+    if (typeof value.then === "function") throw "it is a promise: await it before ctx.respond";
+    const text = stringify(value);
+    if (text === undefined) throw `it is ${kind(value)}`;
+    return text;
+  };
+
+  // headerText returns a reply's headers as JSON text of arrays of strings.
+  const headerText = (headers) => {
+    if (typeof headers !== "object") throw `its headers are ${kind(headers)}, not an object`;
+    const all = { __proto__: null };
+    const add = (name, value) => {
+      if (typeof value === "number" || typeof value === "boolean") value = String(value);
+      if (!/^[!-9;-~]+$/.test(name)) throw `${quote(clip(name))} is no name of a header`;
+      if (typeof value !== "string") throw `the header ${name} is ${kind(value)}, not a string`;
+      if (/[\r\n\0]|^[ \t]|[ \t]$/.test(value)) throw `the header ${name} has a line break, a NUL, or space around it`;
+      (all[name] ??= []).push(value);
+    };
+    const pairs = typeof headers[Symbol.iterator] === "function" ? headers : Object.entries(headers);
+    for (const [name, value] of pairs) {
+      for (const one of Array.isArray(value) ? value : [value]) add(String(name), one);
+    }
+    return stringify(all);
+  };
+
+  // Answer is a reply with headers: what ctx.respond returns.
+  class Answer {
+    #value;
+    #headers;
+
+    constructor(value, headers) {
+      this.#value = value;
+      this.#headers = headers ?? undefined;
+    }
+
+    // open returns the body of value, which may be any, and tells the engine
+    // its headers.
+    static open(value) {
+      if (typeof value !== "object" || !(#value in value)) return body(value);
+      const payload = body(value.#value);
+      if (value.#headers !== undefined) host.header(headerText(value.#headers));
+      return payload;
+    }
+  }
+
   // Context is the third argument of calls. One is made for each call, so that
   // must be cheap; what calls have in common is in the prototype.
   function Context(subject, payload, reply, deadline, headers) {
@@ -320,6 +372,7 @@
   }
   const { env, namespace, workload, id } = parse(info);
   Context.prototype = {
+    respond: (value, options) => new Answer(value, options?.headers),
     headers: Object.freeze({}),
     env: Object.freeze(env), namespace, workload, id,
     text() { return host.decode(this.payload, false); },
@@ -359,12 +412,7 @@
 
     // encode returns the reply of a value that is none of string, undefined,
     // null, ArrayBuffer and typed array, as a string or typed array.
-    encode(value) {
-      if (ArrayBuffer.isView(value)) return bytesOf(value);
-      const text = stringify(value);
-      if (text === undefined) throw `it is ${kind(value)}`;
-      return text;
-    },
+    encode: Answer.open,
 
     // explain returns three texts about what was thrown, joined by NUL: the
     // message, the place as file:line:column or nothing, and the stack.

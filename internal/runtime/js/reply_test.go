@@ -121,7 +121,7 @@ func TestContext(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got answer
-		if err := json.Unmarshal(reply, &got); err != nil {
+		if err := json.Unmarshal(reply.Payload, &got); err != nil {
 			t.Fatal(err)
 		}
 		want := answer{
@@ -139,8 +139,8 @@ func TestContextWithoutAnything(t *testing.T) {
 	each(t, func(t *testing.T, e js.Engine) {
 		f := load(t, e, `(s, p, ctx) => [s, ctx.reply, ctx.headers, ctx.deadline === Infinity, ctx.env, ctx.text()]`)
 		reply, err := f.Invoke(context.Background(), runtime.Trigger{})
-		if want := `["","",{},true,{},""]`; err != nil || string(reply) != want {
-			t.Errorf("reply %s, %v; want %s", reply, err, want)
+		if want := `["","",{},true,{},""]`; err != nil || string(reply.Payload) != want {
+			t.Errorf("reply %s, %v; want %s", reply.Payload, err, want)
 		}
 	})
 }
@@ -164,8 +164,8 @@ func TestLargePayloads(t *testing.T) {
 				t.Fatal(err)
 			}
 			reply, err := f.Invoke(t.Context(), runtime.Trigger{Subject: "s", Payload: payload})
-			if err != nil || !bytes.Equal(reply, payload) {
-				t.Errorf("%d bytes came back as %d other bytes, %v", n, len(reply), err)
+			if err != nil || !bytes.Equal(reply.Payload, payload) {
+				t.Errorf("%d bytes came back as %d other bytes, %v", n, len(reply.Payload), err)
 			}
 		}
 	})
@@ -199,12 +199,13 @@ func FuzzEcho(f *testing.F) {
 	f.Fuzz(func(t *testing.T, subject string, payload []byte, key, value string) {
 		trigger := runtime.Trigger{Subject: subject, Payload: payload, Header: map[string][]string{key: {value}}}
 		for _, fn := range bytesOf {
-			if reply, err := fn.Invoke(t.Context(), trigger); err != nil || !bytes.Equal(reply, payload) {
-				t.Errorf("payload %q came back as %q, %v", payload, reply, err)
+			if reply, err := fn.Invoke(t.Context(), trigger); err != nil || !bytes.Equal(reply.Payload, payload) {
+				t.Errorf("payload %q came back as %q, %v", payload, reply.Payload, err)
 			}
 		}
 		for _, fn := range textOf {
-			text, err := fn.Invoke(t.Context(), trigger)
+			reply, err := fn.Invoke(t.Context(), trigger)
+			text := reply.Payload
 			if err != nil || !utf8.Valid(text) {
 				t.Errorf("text %q, %v", text, err)
 			}

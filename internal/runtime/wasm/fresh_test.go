@@ -174,7 +174,7 @@ func compare(t *testing.T, f *Function, payload string) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		reply, err := f.Invoke(ctx, trigger)
 		cancel()
-		if got := fmt.Sprintf("%x, %v", reply, err); got != want {
+		if got := fmt.Sprintf("%x, %v", reply.Payload, err); got != want {
 			t.Errorf("call %d: %.200s, want %.200s", n+1, got, want)
 		}
 	}

@@ -15,7 +15,12 @@ import (
 
 // Invoke implements [runtime.Function]. It waits for a free instance as long
 // as ctx allows.
-func (f *Function) Invoke(ctx context.Context, t runtime.Trigger) (reply []byte, err error) {
+func (f *Function) Invoke(ctx context.Context, t runtime.Trigger) (runtime.Reply, error) {
+	payload, err := f.invoke(ctx, t)
+	return runtime.Reply{Payload: payload}, err
+}
+
+func (f *Function) invoke(ctx context.Context, t runtime.Trigger) (reply []byte, err error) {
 	began := time.Now()
 	i, err := f.pool.take(ctx)
 	if err != nil {

@@ -113,7 +113,7 @@ func invoke(t testing.TB, f *Function, payload string) (string, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	got, err := f.Invoke(ctx, runtime.Trigger{Subject: "test.subject", Payload: []byte(payload)})
-	return string(got), err
+	return string(got.Payload), err
 }
 
 // wantError checks the code and the exact text of an error.

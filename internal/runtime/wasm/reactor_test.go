@@ -63,8 +63,8 @@ func TestReactorInParallel(t *testing.T) {
 		wg.Go(func() {
 			subject, payload := fmt.Sprintf("subject.%d.", n), fmt.Sprintf("payload %d ", n)
 			got, err := f.Invoke(ctx, runtime.Trigger{Subject: subject, Payload: []byte(payload)})
-			if err != nil || !strings.HasPrefix(string(got), payload+subject) {
-				t.Errorf("reply %q, %v", got, err)
+			if err != nil || !strings.HasPrefix(string(got.Payload), payload+subject) {
+				t.Errorf("reply %q, %v", got.Payload, err)
 			}
 		})
 	}

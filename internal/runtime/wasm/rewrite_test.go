@@ -110,8 +110,8 @@ func FuzzRewrite(f *testing.F) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			got, err := fn.Invoke(ctx, runtime.Trigger{Subject: "s"})
 			cancel()
-			if err == nil && string(got) != want {
-				t.Errorf("reply %x, want %x", got, want)
+			if err == nil && string(got.Payload) != want {
+				t.Errorf("reply %x, want %x", got.Payload, want)
 			}
 			if nex.CodeOf(err) == nex.Timeout {
 				t.Errorf("%v, as it was it ended", err)

@@ -15,7 +15,7 @@ type hostFunction = func(tls *libc.TLS, ctx uintptr, this value, argc int32, arg
 func (i *isolate) newHost() value {
 	host := lib.XJS_NewObject(i.tls, i.ctx)
 	for name, f := range map[string]hostFunction{
-		"print": i.hostPrint, "encode": i.hostEncode, "decode": i.hostDecode,
+		"print": i.hostPrint, "header": i.hostHeader, "encode": i.hostEncode, "decode": i.hostDecode,
 	} {
 		fn := lib.XJS_NewCFunction2(i.tls, i.ctx, hook(i, f), i.pass(name), hostArgs, lib.EJS_CFUNC_generic, 0)
 		lib.XJS_SetPropertyStr(i.tls, i.ctx, host, i.pass(name), fn) // takes fn over
@@ -37,6 +37,16 @@ func (i *isolate) hostPrint(_ *libc.TLS, _ uintptr, _ value, _ int32, argv uintp
 		return exception
 	}
 	i.print(int(integer(args[0])), text)
+	return undefined
+}
+
+// hostHeader is host.header(text).
+func (i *isolate) hostHeader(_ *libc.TLS, _ uintptr, _ value, _ int32, argv uintptr) value {
+	text, ok := i.text(arguments(argv)[0])
+	if !ok {
+		return exception
+	}
+	i.header = text
 	return undefined
 }
 

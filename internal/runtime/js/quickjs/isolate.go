@@ -10,6 +10,7 @@ import (
 	"modernc.org/libc"
 	lib "modernc.org/libquickjs"
 
+	"nex/internal/runtime"
 	"nex/internal/runtime/js"
 )
 
@@ -37,6 +38,7 @@ type isolate struct {
 	fn      value // the user's function
 	prelude struct{ entry, context, settle, encode, explain value }
 
+	header      string  // of this call's reply, as JSON, or ""
 	held        []value // released when the call returned
 	busy        bool    // a call runs, or panicked
 	interrupted bool    // the engine stopped the code of this call
@@ -154,21 +156,28 @@ func (i *isolate) hold(v value) value {
 }
 
 // Call implements [js.Isolate].
-func (i *isolate) Call(ctx context.Context, c js.Call) (reply []byte, err error) {
+func (i *isolate) Call(ctx context.Context, c js.Call) (reply runtime.Reply, err error) {
 	defer i.enter(ctx)(&err)
 	reply, err = i.run(c)
 	i.done()
 	return reply, err
 }
 
-func (i *isolate) run(c js.Call) ([]byte, error) {
+func (i *isolate) run(c js.Call) (runtime.Reply, error) {
+	i.header = ""
 	result, err := i.finish(i.invoke(c))
 	if err != nil {
-		return nil, err
+		return runtime.Reply{}, err
 	}
-	reply, err := i.reply(result)
+	payload, err := i.reply(result)
 	if err != nil {
-		return nil, err
+		return runtime.Reply{}, err
+	}
+	reply := runtime.Reply{Payload: payload}
+	if i.header != "" {
+		if reply.Header, err = js.Header(i.header); err != nil {
+			return runtime.Reply{}, err
+		}
 	}
 	return reply, i.drain()
 }

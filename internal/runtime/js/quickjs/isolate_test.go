@@ -155,8 +155,8 @@ func TestContextEndsWithTheCall(t *testing.T) {
 		if !i.Usable() {
 			i, _ = newTest(t, e, `() => 1`, 16<<20)
 		}
-		if reply, err := i.Call(t.Context(), js.Call{}); err != nil || string(reply) != "1" {
-			t.Fatalf("reply %q, %v", reply, err)
+		if reply, err := i.Call(t.Context(), js.Call{}); err != nil || string(reply.Payload) != "1" {
+			t.Fatalf("reply %q, %v", reply.Payload, err)
 		}
 	}
 }

@@ -68,6 +68,7 @@ struct nex_isolate {
 	size_t counted = 0;                  // its part of heaps
 	bool full = false;                   // met the memory limit
 	unsigned calls = 0;                  // how often it was called, more or less
+	std::string header;                  // of the reply
 	std::string text;                    // what a result points to
 	std::shared_ptr<BackingStore> bytes; // likewise
 };
@@ -91,6 +92,8 @@ void write(Isolate *isolate, Local<String> from, std::string *to) {
 }
 
 nex_text view(std::string_view s) { return {s.data(), s.size()}; }
+
+nex_result result(nex_status status, nex_text value = {}) { return {status, value, {}}; }
 
 bool is_bytes(Local<Value> v) { return v->IsTypedArray() || v->IsArrayBuffer() || v->IsSharedArrayBuffer(); }
 
@@ -119,6 +122,7 @@ class Entered {
 		  context(self->context.Get(isolate)), inside(context), caught(isolate) {
 		caught.SetCaptureMessage(false);
 		self->buffers->refused = false;
+		self->header.clear();
 		self->bytes.reset();
 		if (self->text.capacity() > (1 << 20)) std::string().swap(self->text);
 	}
@@ -155,8 +159,8 @@ class Entered {
 };
 
 bool Entered::ended(nex_result *why) {
-	if (self->full) return *why = {nex_memory, {}}, true;
-	if (caught.HasTerminated() || isolate->IsExecutionTerminating()) return *why = {nex_stopped, {}}, true;
+	if (self->full) return *why = result(nex_memory), true;
+	if (caught.HasTerminated() || isolate->IsExecutionTerminating()) return *why = result(nex_stopped), true;
 	return false;
 }
 
@@ -164,7 +168,7 @@ nex_result Entered::failed() {
 	if (nex_result why; ended(&why)) return why;
 	if (self->buffers->refused || !caught.HasCaught()) {
 		self->full = true;
-		return {nex_memory, {}};
+		return result(nex_memory);
 	}
 	Local<Value> thrown = caught.Exception();
 	caught.Reset();
@@ -176,7 +180,7 @@ nex_result Entered::explain(Local<Value> thrown) {
 	if (!call(self->explain, thrown).ToLocal(&said) || !said->IsString()) {
 		if (nex_result why; ended(&why)) return why;
 		caught.Reset();
-		return {nex_thrown, view("an exception that cannot be shown")};
+		return result(nex_thrown, view("an exception that cannot be shown"));
 	}
 	std::string &text = self->text;
 	write(isolate, said.As<String>(), &text);
@@ -191,7 +195,7 @@ nex_result Entered::explain(Local<Value> thrown) {
 				std::to_string(message->GetStartColumn() + 1));
 		}
 	}
-	return {nex_thrown, view(text)};
+	return result(nex_thrown, view(text));
 }
 
 nex_result Entered::settle(Local<Value> *value) {
@@ -208,39 +212,39 @@ nex_result Entered::settle(Local<Value> *value) {
 		if (nex_result why; ended(&why)) return why;
 		switch (promise->State()) {
 		case Promise::kPending:
-			return {nex_never, {}};
+			return result(nex_never);
 		case Promise::kRejected:
 			return self->buffers->refused ? failed() : explain(promise->Result());
 		case Promise::kFulfilled:
 			*value = promise->Result();
 		}
 	}
-	return {nex_ok, {}};
+	return result(nex_ok);
 }
 
 nex_result Entered::reply(Local<Value> value, bool encoded) {
-	if (value->IsNullOrUndefined()) return {nex_ok, {}};
+	if (value->IsNullOrUndefined()) return result(nex_ok);
 	if (value->IsString()) {
 		if (value.As<String>()->Utf8LengthV2(isolate) > self->buffers->limit) { // it may be parts that are repeated
 			self->full = true;
-			return {nex_memory, {}};
+			return result(nex_memory);
 		}
 		write(isolate, value.As<String>(), &self->text);
-		return {nex_ok, view(self->text)};
+		return result(nex_ok, view(self->text));
 	}
 	if (!is_bytes(value)) {
 		Local<Value> as;
-		if (encoded) return {nex_bad_reply, view("it has no text")};
+		if (encoded) return result(nex_bad_reply, view("it has no text"));
 		if (call(self->encode, value).ToLocal(&as)) return reply(as, true);
 		nex_result why = failed();
-		if (why.status == nex_thrown) why = {nex_bad_reply, view(why.value.data)}; // the message alone
+		if (why.status == nex_thrown) why = result(nex_bad_reply, view(why.value.data)); // the message alone
 		return why;
 	}
 	if (value->IsTypedArray() && !value.As<TypedArray>()->HasBuffer()) { // it is on the heap, and small
 		Local<TypedArray> array = value.As<TypedArray>();
 		self->text.resize(array->ByteLength());
 		array->CopyContents(self->text.data(), self->text.size());
-		return {nex_ok, view(self->text)};
+		return result(nex_ok, view(self->text));
 	}
 	size_t at = 0, size = SIZE_MAX;
 	if (value->IsTypedArray()) {
@@ -254,7 +258,7 @@ nex_result Entered::reply(Local<Value> value, bool encoded) {
 		grows = true; // or may be another's
 	} else {
 		Local<ArrayBuffer> buffer = value.As<ArrayBuffer>();
-		if (buffer->WasDetached()) return {nex_bad_reply, view("its buffer is detached")};
+		if (buffer->WasDetached()) return result(nex_bad_reply, view("its buffer is detached"));
 		self->bytes = buffer->GetBackingStore();
 		grows = buffer->IsResizableByUserJavaScript();
 	}
@@ -265,7 +269,7 @@ nex_result Entered::reply(Local<Value> value, bool encoded) {
 		self->bytes.reset();
 		data = self->text.data();
 	}
-	return {nex_ok, {data, size}};
+	return result(nex_ok, {data, size});
 }
 
 nex_result Entered::leave(nex_result r) {
@@ -297,6 +301,13 @@ void print(const FunctionCallbackInfo<Value> &info) {
 	std::string text;
 	write(isolate, from, &text);
 	nexPrint(of(isolate)->handle, info[0].As<Int32>()->Value(), text.data(), text.size());
+}
+
+// header is host.header(text).
+void header(const FunctionCallbackInfo<Value> &info) {
+	Isolate *isolate = info.GetIsolate();
+	Local<String> from;
+	if (info[0]->ToString(isolate->GetCurrentContext()).ToLocal(&from)) write(isolate, from, &of(isolate)->header);
 }
 
 // encode is host.encode(string).
@@ -427,7 +438,7 @@ nex_result Entered::run(Local<String> code, bool may_be_module, Local<Value> *va
 	ScriptCompiler::Source source(code, ScriptOrigin(file));
 	Local<Script> script;
 	if (ScriptCompiler::Compile(context, &source).ToLocal(&script)) {
-		return script->Run(context).ToLocal(value) ? nex_result{nex_ok, {}} : failed();
+		return script->Run(context).ToLocal(value) ? result(nex_ok) : failed();
 	}
 	if (nex_result why; !may_be_module || ended(&why)) return failed();
 	caught.Reset();
@@ -498,6 +509,7 @@ nex_result nex_load(nex_isolate *self, const char *info, size_t info_size, const
 	if (in.boot(&guard, 1, &value).IsEmpty() || !string(isolate, info, info_size).ToLocal(&about)) return in.failed();
 	Local<Object> host = Object::New(isolate);
 	host->Set(context, literal(isolate, "print"), native(context, print)).Check();
+	host->Set(context, literal(isolate, "header"), native(context, header)).Check();
 	host->Set(context, literal(isolate, "encode"), native(context, encode)).Check();
 	host->Set(context, literal(isolate, "decode"), native(context, decode)).Check();
 	Local<Value> argv[] = {host, about};
@@ -518,7 +530,7 @@ nex_result nex_load(nex_isolate *self, const char *info, size_t info_size, const
 	if (r.status != nex_ok) return in.leave(r);
 	if (!in.call(self->entry, value).ToLocal(&value) || !value->IsFunction()) return in.leave(in.failed());
 	self->function.Reset(isolate, value.As<Function>());
-	return in.leave({nex_ok, {}});
+	return in.leave(result(nex_ok));
 }
 
 nex_result nex_call(nex_isolate *self, const char *subject, size_t subject_size, const char *reply, size_t reply_size,
@@ -545,6 +557,7 @@ nex_result nex_call(nex_isolate *self, const char *subject, size_t subject_size,
 	} else {
 		r = in.settle(&value);
 		r = in.leave(r.status == nex_ok ? in.reply(value) : r);
+		r.header = view(self->header);
 	}
 	// The payload goes with its call: the next one gets the same memory, while
 	// the processor still has it at hand, and nothing waits to be collected.

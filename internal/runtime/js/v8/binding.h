@@ -35,6 +35,7 @@ typedef struct {
 typedef struct {
 	enum nex_status status;
 	nex_text value;
+	nex_text header; // of a reply, as JSON, or empty
 } nex_result;
 
 // nex_start starts V8 in this process. It must be called once, before anything

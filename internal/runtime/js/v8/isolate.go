@@ -14,6 +14,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"nex/internal/runtime"
 	"nex/internal/runtime/js"
 )
 
@@ -53,17 +54,22 @@ func (i *isolate) Close() {
 }
 
 // Call implements [js.Isolate].
-func (i *isolate) Call(ctx context.Context, c js.Call) ([]byte, error) {
+func (i *isolate) Call(ctx context.Context, c js.Call) (runtime.Reply, error) {
 	subject, subjectSize := pass(c.Subject)
 	reply, replySize := pass(c.Reply)
 	header, headerSize := pass(c.Header)
-	payload, payloadSize := pass(unsafe.String(unsafe.SliceData(c.Payload), len(c.Payload)))
+	data, dataSize := pass(unsafe.String(unsafe.SliceData(c.Payload), len(c.Payload)))
 	i.enter(ctx)
-	r := C.nex_call(i.native, subject, subjectSize, reply, replySize, header, headerSize, C.double(c.Deadline), payload, payloadSize)
+	r := C.nex_call(i.native, subject, subjectSize, reply, replySize, header, headerSize, C.double(c.Deadline), data, dataSize)
 	if err := i.leave(r); err != nil {
-		return nil, err
+		return runtime.Reply{}, err
 	}
-	return C.GoBytes(unsafe.Pointer(r.value.data), C.int(r.value.size)), nil
+	payload := C.GoBytes(unsafe.Pointer(r.value.data), C.int(r.value.size))
+	if r.header.size == 0 {
+		return runtime.Reply{Payload: payload}, nil
+	}
+	fields, err := js.Header(C.GoStringN(r.header.data, C.int(r.header.size)))
+	return runtime.Reply{Header: fields, Payload: payload}, err
 }
 
 // mayBeModule reports whether code has what every module contains. It may have

@@ -63,7 +63,7 @@ func call(t *testing.T, e *Engine, body string, memory int64, patience time.Dura
 	if got, want := i.Usable(), !errors.Is(err, js.ErrStopped) && !errors.Is(err, js.ErrMemory); got != want {
 		t.Errorf("usable %t after %v", got, err)
 	}
-	return string(reply), err
+	return string(reply.Payload), err
 }
 
 // What the optimising compiler makes of a loop must not lose the checks that
@@ -179,8 +179,8 @@ func TestGarbageIsNoBomb(t *testing.T) {
 func TestPayloadGoesWithItsCall(t *testing.T) {
 	i, _ := newTest(t, newEngine(t), `let kept; (s, p) => { const before = kept?.length; kept = p; return s === "" ? p.subarray(1) : String(before) }`, 16*mib)
 	for _, c := range []struct{ subject, want string }{{"", "ayload"}, {"kept", "0"}, {"", "ayload"}} {
-		if reply, err := i.Call(t.Context(), js.Call{Subject: c.subject, Payload: []byte("payload")}); err != nil || string(reply) != c.want {
-			t.Errorf("reply %q, %v; want %q", reply, err, c.want)
+		if reply, err := i.Call(t.Context(), js.Call{Subject: c.subject, Payload: []byte("payload")}); err != nil || string(reply.Payload) != c.want {
+			t.Errorf("reply %q, %v; want %q", reply.Payload, err, c.want)
 		}
 	}
 }
@@ -204,8 +204,8 @@ func TestRecursionOnManyThreads(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			for depth, want := range map[string]string{"1000": "1000", "10000": "Maximum call stack size exceeded", "1000000": "Maximum call stack size exceeded"} {
-				if reply, err := i.Call(t.Context(), js.Call{Subject: depth}); err != nil || string(reply) != want {
-					t.Errorf("reply %q, %v", reply, err)
+				if reply, err := i.Call(t.Context(), js.Call{Subject: depth}); err != nil || string(reply.Payload) != want {
+					t.Errorf("reply %q, %v", reply.Payload, err)
 				}
 			}
 		})
@@ -253,8 +253,8 @@ func TestIsolatesLeaveNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if reply, err := iso.Call(t.Context(), js.Call{Payload: make([]byte, 64<<10)}); err != nil || len(reply) != 64<<10 {
-				t.Fatal(len(reply), err)
+			if reply, err := iso.Call(t.Context(), js.Call{Payload: make([]byte, 64<<10)}); err != nil || len(reply.Payload) != 64<<10 {
+				t.Fatal(len(reply.Payload), err)
 			}
 			iso.Close()
 		}
@@ -341,8 +341,8 @@ func TestContextEndsWithTheCall(t *testing.T) {
 		if !i.Usable() {
 			i, _ = newTest(t, e, `() => 1`, 16*mib)
 		}
-		if reply, err := i.Call(t.Context(), js.Call{}); err != nil || string(reply) != "1" {
-			t.Fatalf("reply %q, %v", reply, err)
+		if reply, err := i.Call(t.Context(), js.Call{}); err != nil || string(reply.Payload) != "1" {
+			t.Fatalf("reply %q, %v", reply.Payload, err)
 		}
 	}
 }
@@ -443,8 +443,8 @@ func TestIsolatesInParallel(t *testing.T) {
 				calls++
 				want := fmt.Sprintf(`[%d,"%d","%d"]`, calls, n, k)
 				reply, err := i.Call(t.Context(), js.Call{Subject: fmt.Sprint(n), Payload: fmt.Append(nil, k)})
-				if err != nil || string(reply) != want {
-					t.Errorf("reply %s, %v; want %s", reply, err, want)
+				if err != nil || string(reply.Payload) != want {
+					t.Errorf("reply %s, %v; want %s", reply.Payload, err, want)
 				}
 			})
 		}

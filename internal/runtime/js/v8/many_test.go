@@ -39,8 +39,8 @@ func TestManyIsolates(t *testing.T) {
 			t.Fatalf("isolate %d: %v", len(all), err)
 		}
 		all = append(all, iso)
-		if reply, err := iso.Call(t.Context(), js.Call{Payload: []byte("p")}); err != nil || string(reply) != "p" {
-			t.Fatalf("isolate %d: %q, %v", len(all), reply, err)
+		if reply, err := iso.Call(t.Context(), js.Call{Payload: []byte("p")}); err != nil || string(reply.Payload) != "p" {
+			t.Fatalf("isolate %d: %q, %v", len(all), reply.Payload, err)
 		}
 	}
 	each := (resident(t) - before) / maxIsolates
