@@ -1,6 +1,7 @@
 // The part of a function's global scope that Nex brings itself: console, the
 // text codecs, module.exports, and the rules of which values are functions and
-// replies. Each isolate evaluates it once, before the user's script.
+// replies. Each isolate evaluates it once, before the user's script. What most
+// functions have no need of is in the library, and loaded when it is used.
 //
 // Its value is a function. The engine calls it with host, the functions the
 // engine offers, and info, the JSON text of what is the same for every call;
@@ -9,6 +10,9 @@
 //   host.print(level, text)    one log record
 //   host.encode(string)        Uint8Array of its UTF-8 text
 //   host.decode(array, fatal)  string; undefined when fatal and not UTF-8
+//   host.ask(what, array)      Uint8Array, or undefined: what package js answers
+//   host.now()                 milliseconds since the isolate was made
+//   host.load(part)            the value of that script of the library
 //   host.header(text)          the headers of this call's reply, as JSON text
 //   host.decode copes with every Uint8Array and nothing else.
 (host, info) => {
@@ -229,7 +233,7 @@
   const bytesOf = (input) => {
     if (input === undefined) return new Uint8Array(0);
     if (ArrayBuffer.isView(input)) return new Uint8Array(input.buffer, input.byteOffset, input.byteLength);
-    if (input instanceof ArrayBuffer || input instanceof SharedArrayBuffer) return new Uint8Array(input);
+    if (isBuffer(input)) return new Uint8Array(input);
     throw new TypeError("the input must be an ArrayBuffer or a view of one");
   };
 
@@ -300,6 +304,62 @@
     }
   });
 
+  // ---- the library ----
+
+  // explain returns three texts about what was thrown: the message, the place
+  // as file:line:column or nothing, and the stack.
+  const explain = (thrown) => {
+    const parts = ["an exception that cannot be shown", "", ""];
+    try {
+      parts[0] = thrown instanceof Error ? String(thrown) : plain(thrown);
+      if (thrown instanceof Error) {
+        const stack = frames(thrown);
+        parts[1] = /(?:\(|at )([^(\n]*:\d+:\d+)\)?$/m.exec(stack.join("\n"))?.[1] ?? "";
+        if (thrown.cause !== undefined) stack.push(`[cause]: ${plain(thrown.cause)}`);
+        parts[2] = stack.join("\n");
+      }
+    } catch {}
+    return parts;
+  };
+
+  const globals = {
+    base64: ["atob", "btoa"],
+    clone: ["structuredClone"],
+    crypto: ["crypto"],
+    errors: ["DOMException"],
+    events: ["Event", "EventTarget", "AbortController", "AbortSignal"],
+    headers: ["Headers"],
+    timers: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "queueMicrotask", "performance"],
+    url: ["URL", "URLSearchParams"],
+  };
+
+  const loaded = { __proto__: null };
+  const part = (name) => loaded[name] ??= host.load(name)(host, tools);
+  const tools = {
+    part, bytesOf, isBuffer, parse, stringify,
+
+    // report logs what was thrown where no call takes it.
+    report(thrown) {
+      const [message, where, stack] = explain(thrown);
+      host.print(ERROR, (where && `${where}: `) + message + (stack && `\n${stack}`));
+    },
+  };
+
+  for (const name of Object.keys(globals)) {
+    for (const key of globals[name]) {
+      Object.defineProperty(globalThis, key, {
+        configurable: true,
+        enumerable: false,
+        get() {
+          const value = part(name)[key];
+          expose(key, value);
+          return value;
+        },
+        set(value) { expose(key, value); },
+      });
+    }
+  }
+
   // ---- what the engine calls ----
 
   const commonjs = { exports: {} };
@@ -364,6 +424,7 @@
   // Context is the third argument of calls. One is made for each call, so that
   // must be cheap; what calls have in common is in the prototype.
   function Context(subject, payload, reply, deadline, headers) {
+    if (loaded.timers !== undefined) loaded.timers.drop(); // those of the call before
     this.subject = subject;
     this.payload = payload;
     this.reply = reply;
@@ -414,20 +475,11 @@
     // null, ArrayBuffer and typed array, as a string or typed array.
     encode: Answer.open,
 
-    // explain returns three texts about what was thrown, joined by NUL: the
-    // message, the place as file:line:column or nothing, and the stack.
-    explain(thrown) {
-      const parts = ["an exception that cannot be shown", "", ""];
-      try {
-        parts[0] = thrown instanceof Error ? String(thrown) : plain(thrown);
-        if (thrown instanceof Error) {
-          const stack = frames(thrown);
-          parts[1] = /(?:\(|at )([^(\n]*:\d+:\d+)\)?$/m.exec(stack.join("\n"))?.[1] ?? "";
-          if (thrown.cause !== undefined) stack.push(`[cause]: ${plain(thrown.cause)}`);
-          parts[2] = stack.join("\n");
-        }
-      } catch {}
-      return parts.map((part) => part.replaceAll("\0", "")).join("\0");
-    },
+    // tick runs a timer that is due and returns 0; or how many milliseconds
+    // there are until the next one; or -1 when there is none.
+    tick: () => loaded.timers === undefined ? -1 : loaded.timers.tick(),
+
+    // explain returns what explain does, joined by NUL.
+    explain: (thrown) => explain(thrown).map((text) => text.replaceAll("\0", "")).join("\0"),
   };
 }

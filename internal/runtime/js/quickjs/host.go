@@ -1,11 +1,14 @@
 package quickjs
 
 import (
+	"time"
 	"unicode/utf8"
 	"unsafe"
 
 	"modernc.org/libc"
 	lib "modernc.org/libquickjs"
+
+	"nex/internal/runtime/js"
 )
 
 // hostFunction is the shape of a Go function that scripts call.
@@ -15,7 +18,8 @@ type hostFunction = func(tls *libc.TLS, ctx uintptr, this value, argc int32, arg
 func (i *isolate) newHost() value {
 	host := lib.XJS_NewObject(i.tls, i.ctx)
 	for name, f := range map[string]hostFunction{
-		"print": i.hostPrint, "header": i.hostHeader, "encode": i.hostEncode, "decode": i.hostDecode,
+		"print": i.hostPrint, "ask": i.hostAsk, "now": i.hostNow, "load": i.hostLoad, "header": i.hostHeader,
+		"encode": i.hostEncode, "decode": i.hostDecode,
 	} {
 		fn := lib.XJS_NewCFunction2(i.tls, i.ctx, hook(i, f), i.pass(name), hostArgs, lib.EJS_CFUNC_generic, 0)
 		lib.XJS_SetPropertyStr(i.tls, i.ctx, host, i.pass(name), fn) // takes fn over
@@ -38,6 +42,38 @@ func (i *isolate) hostPrint(_ *libc.TLS, _ uintptr, _ value, _ int32, argv uintp
 	}
 	i.print(int(integer(args[0])), text)
 	return undefined
+}
+
+// hostAsk is host.ask(what, array).
+func (i *isolate) hostAsk(_ *libc.TLS, _ uintptr, _ value, _ int32, argv uintptr) value {
+	args := arguments(argv)
+	what, ok := i.text(args[0])
+	if !ok {
+		return exception
+	}
+	input, err := i.view(args[1])
+	if err != nil {
+		return undefined
+	}
+	answer := js.Ask(i.until, what, input)
+	if answer == nil {
+		return undefined
+	}
+	return i.newBytes(answer)
+}
+
+// hostNow is host.now().
+func (i *isolate) hostNow(_ *libc.TLS, _ uintptr, _ value, _ int32, _ uintptr) value {
+	return newFloat(float64(time.Since(i.born)) / float64(time.Millisecond))
+}
+
+// hostLoad is host.load(part).
+func (i *isolate) hostLoad(_ *libc.TLS, _ uintptr, _ value, _ int32, argv uintptr) value {
+	name, ok := i.text(arguments(argv)[0])
+	if !ok {
+		return exception
+	}
+	return i.runOwn(i.library[name])
 }
 
 // hostHeader is host.header(text).

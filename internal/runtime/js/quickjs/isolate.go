@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -36,13 +37,16 @@ type isolate struct {
 
 	global  value
 	fn      value // the user's function
-	prelude struct{ entry, context, settle, encode, explain value }
+	prelude struct{ entry, context, settle, encode, tick, explain value }
+	library map[string][]byte // the engine's
+	born    time.Time
 
-	header      string  // of this call's reply, as JSON, or ""
-	held        []value // released when the call returned
-	busy        bool    // a call runs, or panicked
-	interrupted bool    // the engine stopped the code of this call
-	worn        bool    // an earlier call was stopped or met the memory limit
+	header      string          // of this call's reply, as JSON, or ""
+	until       context.Context // the code may run until it ends
+	held        []value         // released when the call returned
+	busy        bool            // a call runs, or panicked
+	interrupted bool            // the engine stopped the code of this call
+	worn        bool            // an earlier call was stopped or met the memory limit
 
 	stop  atomic.Bool   // the context of this call ended
 	hurry func()        // interrupt, as a value
@@ -51,7 +55,7 @@ type isolate struct {
 
 // newIsolate makes an isolate with nothing in it but the language.
 func newIsolate(s js.Source) (i *isolate, err error) {
-	i = &isolate{tls: libc.NewTLS(), heap: newHeap(s.Memory), print: s.Print, ended: make(chan struct{})}
+	i = &isolate{tls: libc.NewTLS(), heap: newHeap(s.Memory), print: s.Print, born: time.Now(), ended: make(chan struct{})}
 	i.hurry = i.interrupt
 	defer func() {
 		if err != nil {
@@ -114,7 +118,7 @@ func (i *isolate) Close() {
 // enter begins a time in which code may run, until ctx ends. What it returns
 // must be deferred; it turns the panic of an abandoned heap into an error.
 func (i *isolate) enter(ctx context.Context) (leave func(*error)) {
-	i.busy = true
+	i.busy, i.until = true, ctx
 	i.interrupted, i.heap.exhausted = false, false
 	i.stop.Store(false)
 	unwatch := context.AfterFunc(ctx, i.hurry)
@@ -254,7 +258,7 @@ func (i *isolate) finish(v value) (value, error) {
 			v = next
 			continue
 		}
-		for state == lib.EJS_PROMISE_PENDING && i.step() {
+		for state == lib.EJS_PROMISE_PENDING && (i.step() || i.tick()) {
 			state = lib.XJS_PromiseState(i.tls, i.ctx, v)
 		}
 		result := i.hold(lib.XJS_PromiseResult(i.tls, i.ctx, v))
@@ -281,6 +285,27 @@ func (i *isolate) drain() error {
 		return js.ErrStopped
 	}
 	return nil
+}
+
+// tick runs the timer that is due, or waits for the next one. It returns false
+// when there is none or the code must stop.
+func (i *isolate) tick() bool {
+	if i.interrupted {
+		return false
+	}
+	v := i.call(i.prelude.tick, undefined)
+	if isException(v) {
+		i.dropException()
+		return false
+	}
+	switch wait := int(integer(v)); {
+	case wait < 0:
+		return false
+	case wait > 0 && !js.Wait(i.until, wait):
+		i.interrupted = true
+		return false
+	}
+	return true
 }
 
 // step runs one promise job. It returns false when none is left or the code

@@ -36,9 +36,9 @@ func (i *isolate) load(ctx context.Context, prelude []byte, s js.Source) (err er
 	return nil
 }
 
-// compilePrelude returns the bytecode of the prelude.
-func (i *isolate) compilePrelude() ([]byte, error) {
-	script := i.compile(js.PreludeName, []byte(js.Prelude), lib.MJS_EVAL_TYPE_GLOBAL)
+// compileOwn returns the bytecode of a script of ours.
+func (i *isolate) compileOwn(name, code string) ([]byte, error) {
+	script := i.compile(name, []byte(code), lib.MJS_EVAL_TYPE_GLOBAL)
 	if isException(script) {
 		return nil, i.thrown()
 	}
@@ -49,18 +49,24 @@ func (i *isolate) compilePrelude() ([]byte, error) {
 	return slices.Clone(bytesAt(p, int(*(*lib.Tsize_t)(pointer(i.out))))), nil
 }
 
+// runOwn returns the value of a script of ours, from its bytecode.
+func (i *isolate) runOwn(bytecode []byte) value {
+	p := i.keep(unsafe.String(unsafe.SliceData(bytecode), len(bytecode)))
+	if p == 0 {
+		return lib.XJS_ThrowOutOfMemory(i.tls, i.ctx)
+	}
+	script := lib.XJS_ReadObject(i.tls, i.ctx, p, lib.Tsize_t(len(bytecode)), lib.MJS_READ_OBJ_BYTECODE)
+	i.heap.put(p)
+	if isException(script) {
+		return exception
+	}
+	return lib.XJS_EvalFunction(i.tls, i.ctx, script) // takes script over
+}
+
 // loadPrelude runs the compiled prelude. Its failure is a defect, or for want
 // of time or memory.
 func (i *isolate) loadPrelude(prelude []byte, info string) error {
-	code := i.keep(unsafe.String(unsafe.SliceData(prelude), len(prelude)))
-	if code == 0 {
-		return js.ErrMemory
-	}
-	boot := lib.XJS_ReadObject(i.tls, i.ctx, code, lib.Tsize_t(len(prelude)), lib.MJS_READ_OBJ_BYTECODE)
-	i.heap.put(code)
-	if !isException(boot) {
-		boot = i.hold(lib.XJS_EvalFunction(i.tls, i.ctx, boot)) // takes boot over
-	}
+	boot := i.hold(i.runOwn(prelude))
 	if isException(boot) {
 		return i.thrown()
 	}
@@ -72,6 +78,7 @@ func (i *isolate) loadPrelude(prelude []byte, info string) error {
 	i.prelude.context = i.property(functions, "Context")
 	i.prelude.settle = i.property(functions, "settle")
 	i.prelude.encode = i.property(functions, "encode")
+	i.prelude.tick = i.property(functions, "tick")
 	i.prelude.explain = i.property(functions, "explain")
 	if i.heap.exhausted {
 		return js.ErrMemory

@@ -25,7 +25,8 @@ import (
 
 // Engine makes QuickJS isolates. Safe for concurrent use.
 type Engine struct {
-	prelude []byte // compiled, read only
+	prelude []byte            // compiled, read only
+	library map[string][]byte // its parts by name, compiled, read only
 }
 
 var (
@@ -49,11 +50,21 @@ func New() (*Engine, error) {
 		return nil, err
 	}
 	defer i.Close()
-	prelude, err := i.compilePrelude()
+	prelude, err := i.compileOwn(js.PreludeName, js.Prelude)
 	if err != nil {
 		return nil, fmt.Errorf("compile the prelude: %w", err)
 	}
-	return &Engine{prelude: prelude}, nil
+	parts, err := js.Library()
+	if err != nil {
+		return nil, err
+	}
+	library := map[string][]byte{}
+	for _, p := range parts {
+		if library[p.Name], err = i.compileOwn(p.File, p.Code); err != nil {
+			return nil, fmt.Errorf("compile %s: %w", p.File, err)
+		}
+	}
+	return &Engine{prelude: prelude, library: library}, nil
 }
 
 // New implements [js.Engine]. A memory limit below 1 MiB is js.ErrMemory.
@@ -71,6 +82,7 @@ func (e *Engine) New(ctx context.Context, s js.Source) (js.Isolate, error) {
 			i.Close()
 		}
 	}()
+	i.library = e.library
 	if err := i.load(ctx, e.prelude, s); err != nil {
 		return nil, err
 	}

@@ -4,10 +4,13 @@
 #include "buffers.h"
 
 #include <atomic>
+#include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <unordered_set>
 
 #include <libplatform/libplatform.h>
@@ -15,7 +18,10 @@
 
 using namespace v8;
 
-extern "C" void nexPrint(uintptr_t handle, int32_t level, char *text, size_t size); // in Go
+extern "C" { // in Go
+void nexPrint(uintptr_t handle, int32_t level, char *text, size_t size);
+char *nexAsk(uintptr_t handle, char *what, size_t what_size, char *input, size_t size, size_t *answer_size);
+}
 
 namespace {
 
@@ -34,7 +40,7 @@ constexpr size_t headroom = 512 << 20;
 // pump_every is how many calls go by between looks at V8's own tasks.
 constexpr unsigned pump_every = 64;
 
-constexpr char hidden[] = "nex:prelude"; // the file whose frames stacks don't show
+constexpr char hidden[] = "nex:prelude"; // files that begin like that have no frames in stacks
 
 Platform *engine;
 size_t large_objects; // the number of the space of young large objects
@@ -43,9 +49,11 @@ static_assert(sizeof heaps == sizeof(uint64_t) && std::atomic<uint64_t>::is_alwa
 
 // Boot is a script that isolates evaluate before the user's.
 struct Boot {
-	std::string code;
+	std::string file, code;
 	std::unique_ptr<ScriptCompiler::CachedData> compiled;
 } guard, prelude;
+
+std::unordered_map<std::string, Boot> library; // what isolates load when they need it
 
 // Claim counts a buffer that can grow, as long as it lives.
 struct Claim {
@@ -62,7 +70,11 @@ struct nex_isolate {
 	std::shared_ptr<Buffers> buffers;
 	Global<Context> context;
 	Global<Function> function;                                     // the user's
-	Global<Function> entry, make_context, settle, encode, explain; // the prelude's
+	Global<Function> entry, make_context, settle, encode, tick, explain; // the prelude's
+	Global<Promise> waits;                                         // for a timer
+	Global<Module> module;                                         // that is being evaluated while it waits
+	Global<Uint8Array> payload;                                    // of the call that waits
+	std::chrono::steady_clock::time_point born = std::chrono::steady_clock::now();
 	std::unordered_set<Claim *> claims;
 	std::string name;                    // of the script
 	size_t counted = 0;                  // its part of heaps
@@ -93,7 +105,7 @@ void write(Isolate *isolate, Local<String> from, std::string *to) {
 
 nex_text view(std::string_view s) { return {s.data(), s.size()}; }
 
-nex_result result(nex_status status, nex_text value = {}) { return {status, value, {}}; }
+nex_result result(nex_status status, nex_text value = {}) { return {status, value, {}, 0}; }
 
 bool is_bytes(Local<Value> v) { return v->IsTypedArray() || v->IsArrayBuffer() || v->IsSharedArrayBuffer(); }
 
@@ -113,6 +125,9 @@ HeapStatistics count(nex_isolate *self) {
 	self->counted = heap.total_heap_size();
 	return heap;
 }
+
+// evaluate returns the value of a script of ours.
+MaybeLocal<Value> evaluate(Isolate *isolate, Boot *from);
 
 // Entered is a stay of the calling thread in an isolate.
 class Entered {
@@ -135,10 +150,16 @@ class Entered {
 	MaybeLocal<Value> boot(Boot *from, int argc, Local<Value> *argv);
 	// run evaluates the user's script or module to *value.
 	nex_result run(Local<String> code, bool may_be_module, Local<Value> *value);
+	// pass runs jobs and timers until the promise is settled.
+	nex_result pass(Local<Promise> promise);
 	// settle waits for *value when it is a promise, or like one.
 	nex_result settle(Local<Value> *value);
 	// reply returns the bytes of a reply. encoded says that it was no bytes once.
 	nex_result reply(Local<Value> value, bool encoded = false);
+	// loaded ends a load that evaluated the script to value, unless r says no.
+	nex_result loaded(nex_result r, Local<Value> value);
+	// answered ends a call whose value is settled, unless r says no.
+	nex_result answered(nex_result r, Local<Value> value, Local<Uint8Array> payload);
 	// leave runs the jobs that are left, and returns r if nothing is against it.
 	nex_result leave(nex_result r);
 	// ended reports whether no more code may run, and why.
@@ -198,6 +219,26 @@ nex_result Entered::explain(Local<Value> thrown) {
 	return result(nex_thrown, view(text));
 }
 
+nex_result Entered::pass(Local<Promise> promise) {
+	while (promise->State() == Promise::kPending) {
+		isolate->PerformMicrotaskCheckpoint();
+		if (nex_result why; ended(&why)) return why;
+		if (promise->State() != Promise::kPending) break;
+		Local<Value> next;
+		if (!self->tick.Get(isolate)->Call(context, Undefined(isolate), 0, nullptr).ToLocal(&next)) return failed();
+		int wait = next.As<Int32>()->Value();
+		if (wait < 0) return result(nex_never);
+		if (wait == 0) continue;
+		self->waits.Reset(isolate, promise);
+		nex_result r = result(nex_wait);
+		r.wait = wait;
+		return r;
+	}
+	nex_result r = result(nex_ok);
+	ended(&r);
+	return r;
+}
+
 nex_result Entered::settle(Local<Value> *value) {
 	while ((*value)->IsObject() && !is_bytes(*value)) {
 		if (!(*value)->IsPromise()) {
@@ -208,11 +249,10 @@ nex_result Entered::settle(Local<Value> *value) {
 			continue;
 		}
 		Local<Promise> promise = value->As<Promise>();
-		if (promise->State() == Promise::kPending) isolate->PerformMicrotaskCheckpoint();
-		if (nex_result why; ended(&why)) return why;
+		nex_result r = pass(promise);
+		if (r.status != nex_ok) return r;
 		switch (promise->State()) {
 		case Promise::kPending:
-			return result(nex_never);
 		case Promise::kRejected:
 			return self->buffers->refused ? failed() : explain(promise->Result());
 		case Promise::kFulfilled:
@@ -301,6 +341,43 @@ void print(const FunctionCallbackInfo<Value> &info) {
 	std::string text;
 	write(isolate, from, &text);
 	nexPrint(of(isolate)->handle, info[0].As<Int32>()->Value(), text.data(), text.size());
+}
+
+// ask is host.ask(what, array).
+void ask(const FunctionCallbackInfo<Value> &info) {
+	Isolate *isolate = info.GetIsolate();
+	if (!info[0]->IsString() || !info[1]->IsArrayBufferView()) return;
+	std::string what;
+	write(isolate, info[0].As<String>(), &what);
+	uint8_t small[64]; // as in decode
+	MemorySpan<uint8_t> input = info[1].As<ArrayBufferView>()->GetContents({small, sizeof small});
+	size_t size = 0;
+	char *answer = nexAsk(of(isolate)->handle, what.data(), what.size(), reinterpret_cast<char *>(input.data()), input.size(), &size);
+	if (answer == nullptr) return;
+	char *data;
+	Local<Uint8Array> to;
+	if (new_bytes(isolate, size, &data).ToLocal(&to)) {
+		memcpy(data, answer, size);
+		info.GetReturnValue().Set(to);
+	} else {
+		throw_range_error(isolate, "Array buffer allocation failed");
+	}
+	free(answer);
+}
+
+// now is host.now().
+void now(const FunctionCallbackInfo<Value> &info) {
+	auto age = std::chrono::steady_clock::now() - of(info.GetIsolate())->born;
+	info.GetReturnValue().Set(std::chrono::duration<double, std::milli>(age).count());
+}
+
+// load is host.load(part).
+void load(const FunctionCallbackInfo<Value> &info) {
+	Isolate *isolate = info.GetIsolate();
+	std::string name;
+	write(isolate, info[0].As<String>(), &name);
+	Local<Value> value;
+	if (evaluate(isolate, &library.at(name)).ToLocal(&value)) info.GetReturnValue().Set(value);
 }
 
 // header is host.header(text).
@@ -414,22 +491,29 @@ void after_collection(Isolate *isolate, GCType type, GCCallbackFlags, void *data
 
 // ---- loading ----
 
-MaybeLocal<Value> Entered::boot(Boot *from, int argc, Local<Value> *argv) {
-	Local<String> code;
-	if (!string(isolate, from->code.data(), from->code.size()).ToLocal(&code)) return {};
-	ScriptCompiler::CachedData *compiled = nullptr;
-	if (from->compiled) compiled = new ScriptCompiler::CachedData(from->compiled->data, from->compiled->length);
-	ScriptCompiler::Source source(code, ScriptOrigin(literal(isolate, hidden)), compiled); // deletes compiled
-	auto how = compiled ? ScriptCompiler::kConsumeCodeCache : ScriptCompiler::kNoCompileOptions;
-	Local<Script> script;
-	Local<Value> f, value;
-	if (!ScriptCompiler::Compile(context, &source, how).ToLocal(&script) || !script->Run(context).ToLocal(&f) ||
-		!f.As<Function>()->Call(context, Undefined(isolate), argc, argv).ToLocal(&value)) {
+MaybeLocal<Value> evaluate(Isolate *isolate, Boot *from) {
+	Local<Context> context = isolate->GetCurrentContext();
+	Local<String> code, file;
+	if (!string(isolate, from->code.data(), from->code.size()).ToLocal(&code) ||
+		!string(isolate, from->file.data(), from->file.size()).ToLocal(&file)) {
 		return {};
 	}
+	ScriptCompiler::CachedData *compiled = nullptr;
+	if (from->compiled) compiled = new ScriptCompiler::CachedData(from->compiled->data, from->compiled->length);
+	ScriptCompiler::Source source(code, ScriptOrigin(file), compiled); // deletes compiled
+	auto how = compiled ? ScriptCompiler::kConsumeCodeCache : ScriptCompiler::kNoCompileOptions;
+	Local<Script> script;
+	Local<Value> value;
+	if (!ScriptCompiler::Compile(context, &source, how).ToLocal(&script) || !script->Run(context).ToLocal(&value)) return {};
 	// Compiled is what was used just now.
 	if (!from->compiled) from->compiled.reset(ScriptCompiler::CreateCodeCache(script->GetUnboundScript()));
 	return value;
+}
+
+MaybeLocal<Value> Entered::boot(Boot *from, int argc, Local<Value> *argv) {
+	Local<Value> f;
+	if (!evaluate(isolate, from).ToLocal(&f)) return {};
+	return f.As<Function>()->Call(context, Undefined(isolate), argc, argv);
 }
 
 nex_result Entered::run(Local<String> code, bool may_be_module, Local<Value> *value) {
@@ -448,8 +532,29 @@ nex_result Entered::run(Local<String> code, bool may_be_module, Local<Value> *va
 		!module->InstantiateModule(context, refuse_import).FromMaybe(false) || !module->Evaluate(context).ToLocal(value)) {
 		return failed();
 	}
-	nex_result r = settle(value);
-	*value = module->GetModuleNamespace();
+	self->module.Reset(isolate, module);
+	return settle(value);
+}
+
+nex_result Entered::loaded(nex_result r, Local<Value> value) {
+	if (r.status != nex_ok) return leave(r);
+	if (!self->module.IsEmpty()) value = self->module.Get(isolate)->GetModuleNamespace();
+	self->module.Reset();
+	if (!call(self->entry, value).ToLocal(&value) || !value->IsFunction()) return leave(failed());
+	self->function.Reset(isolate, value.As<Function>());
+	return leave(result(nex_ok));
+}
+
+nex_result Entered::answered(nex_result r, Local<Value> value, Local<Uint8Array> payload) {
+	r = leave(r.status == nex_ok ? reply(value) : r);
+	if (r.status == nex_wait) {
+		self->payload.Reset(isolate, payload);
+		return r;
+	}
+	r.header = view(self->header);
+	// The payload goes with its call: the next one gets the same memory, while
+	// the processor still has it at hand, and nothing waits to be collected.
+	payload->Buffer()->Detach({}).Check();
 	return r;
 }
 
@@ -457,7 +562,14 @@ nex_result Entered::run(Local<String> code, bool may_be_module, Local<Value> *va
 
 extern "C" {
 
+void nex_add(const char *name, size_t name_size, const char *file, size_t file_size, const char *code, size_t code_size) {
+	Boot &part = library[std::string(name, name_size)];
+	part.file.assign(file, file_size);
+	part.code.assign(code, code_size);
+}
+
 void nex_start(const char *guard_code, size_t guard_size, const char *prelude_code, size_t prelude_size) {
+	guard.file = prelude.file = hidden;
 	guard.code.assign(guard_code, guard_size);
 	prelude.code.assign(prelude_code, prelude_size);
 	V8::SetFlagsFromString(flags);
@@ -473,6 +585,8 @@ void nex_start(const char *guard_code, size_t guard_size, const char *prelude_co
 		first->isolate->GetHeapSpaceStatistics(&space, ++large_objects);
 	} while (strcmp(space.space_name(), "new_large_object_space") != 0);
 	nex_load(first, "{}", 2, "", 0, "() => 0", 7, 0);
+	Entered in(first);
+	for (auto &part : library) evaluate(in.isolate, &part.second).ToLocalChecked();
 }
 
 nex_isolate *nex_new(uintptr_t handle, size_t memory) {
@@ -508,10 +622,10 @@ nex_result nex_load(nex_isolate *self, const char *info, size_t info_size, const
 	Local<Value> value = native(context, claim);
 	if (in.boot(&guard, 1, &value).IsEmpty() || !string(isolate, info, info_size).ToLocal(&about)) return in.failed();
 	Local<Object> host = Object::New(isolate);
-	host->Set(context, literal(isolate, "print"), native(context, print)).Check();
-	host->Set(context, literal(isolate, "header"), native(context, header)).Check();
-	host->Set(context, literal(isolate, "encode"), native(context, encode)).Check();
-	host->Set(context, literal(isolate, "decode"), native(context, decode)).Check();
+	static constexpr std::pair<const char *, FunctionCallback> functions[] = {
+		{"print", print}, {"ask", ask}, {"now", now}, {"load", load}, {"header", header}, {"encode", encode}, {"decode", decode},
+	};
+	for (auto [key, f] : functions) host->Set(context, literal(isolate, key), native(context, f)).Check();
 	Local<Value> argv[] = {host, about};
 	if (!in.boot(&prelude, 2, argv).ToLocal(&value)) return in.failed();
 	auto get = [&](const char *key) {
@@ -522,15 +636,13 @@ nex_result nex_load(nex_isolate *self, const char *info, size_t info_size, const
 	self->make_context = get("Context");
 	self->settle = get("settle");
 	self->encode = get("encode");
+	self->tick = get("tick");
 	self->explain = get("explain");
 
 	self->name.assign(name, name_size);
 	if (!string(isolate, code, code_size).ToLocal(&text)) return in.failed();
 	nex_result r = in.run(text, may_be_module, &value);
-	if (r.status != nex_ok) return in.leave(r);
-	if (!in.call(self->entry, value).ToLocal(&value) || !value->IsFunction()) return in.leave(in.failed());
-	self->function.Reset(isolate, value.As<Function>());
-	return in.leave(result(nex_ok));
+	return in.loaded(r, value);
 }
 
 nex_result nex_call(nex_isolate *self, const char *subject, size_t subject_size, const char *reply, size_t reply_size,
@@ -551,18 +663,20 @@ nex_result nex_call(nex_isolate *self, const char *subject, size_t subject_size,
 	Local<Value> about[] = {to, bytes, back, Number::New(isolate, deadline), fields};
 	if (!self->make_context.Get(isolate)->NewInstance(context, header == nullptr ? 4 : 5, about).ToLocal(&info)) return in.failed();
 	Local<Value> argv[] = {to, bytes, info};
-	nex_result r;
-	if (!self->function.Get(isolate)->Call(context, context->Global(), 3, argv).ToLocal(&value)) {
-		r = in.leave(in.failed());
-	} else {
-		r = in.settle(&value);
-		r = in.leave(r.status == nex_ok ? in.reply(value) : r);
-		r.header = view(self->header);
-	}
-	// The payload goes with its call: the next one gets the same memory, while
-	// the processor still has it at hand, and nothing waits to be collected.
-	bytes->Buffer()->Detach({}).Check();
-	return r;
+	bool done = self->function.Get(isolate)->Call(context, context->Global(), 3, argv).ToLocal(&value);
+	nex_result r = done ? in.settle(&value) : in.failed();
+	return in.answered(r, value, bytes);
+}
+
+nex_result nex_resume(nex_isolate *self) {
+	Entered in(self);
+	Local<Value> value = self->waits.Get(in.isolate);
+	self->waits.Reset();
+	nex_result r = in.settle(&value);
+	if (!self->module.IsEmpty()) return in.loaded(r, value);
+	Local<Uint8Array> payload = self->payload.Get(in.isolate);
+	self->payload.Reset();
+	return in.answered(r, value, payload);
 }
 
 void nex_stop(nex_isolate *self) { self->isolate->TerminateExecution(); }
@@ -572,7 +686,10 @@ void nex_free(nex_isolate *self) {
 	{
 		Locker locker(isolate);
 		Isolate::Scope scope(isolate);
-		for (auto *f : {&self->function, &self->entry, &self->make_context, &self->settle, &self->encode, &self->explain}) f->Reset();
+		for (auto *f : {&self->function, &self->entry, &self->make_context, &self->settle, &self->encode, &self->tick, &self->explain}) f->Reset();
+		self->waits.Reset();
+		self->module.Reset();
+		self->payload.Reset();
 		for (Claim *c : self->claims) delete c;
 		self->context.Reset();
 		self->bytes.reset();

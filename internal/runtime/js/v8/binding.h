@@ -24,6 +24,7 @@ enum nex_status {
 	nex_stopped,   // nex_stop was called
 	nex_memory,    // the isolate met its memory limit
 	nex_never,     // a promise is pending and nothing will settle it
+	nex_wait,      // nex_resume must be called after so many milliseconds
 	nex_bad_reply, // the text says why the value is no reply
 };
 
@@ -36,7 +37,12 @@ typedef struct {
 	enum nex_status status;
 	nex_text value;
 	nex_text header; // of a reply, as JSON, or empty
+	int wait;
 } nex_result;
+
+// nex_add adds a script that code can load, for all isolates. It is called
+// before nex_start.
+void nex_add(const char *name, size_t name_size, const char *file, size_t file_size, const char *code, size_t code_size);
 
 // nex_start starts V8 in this process. It must be called once, before anything
 // else. guard and prelude are scripts that each isolate evaluates.
@@ -54,6 +60,9 @@ nex_result nex_load(nex_isolate *self, const char *info, size_t info_size, const
 // nex_call calls the function with one message. header may be NULL.
 nex_result nex_call(nex_isolate *self, const char *subject, size_t subject_size, const char *reply, size_t reply_size,
 	const char *header, size_t header_size, double deadline, const char *payload, size_t payload_size);
+
+// nex_resume goes on with an evaluation or a call that had to wait.
+nex_result nex_resume(nex_isolate *self);
 
 // nex_stop ends the code that runs in the isolate. It does nothing to code that
 // is just about to run: call it again until that is back.

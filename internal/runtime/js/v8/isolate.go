@@ -61,7 +61,7 @@ func (i *isolate) Call(ctx context.Context, c js.Call) (runtime.Reply, error) {
 	data, dataSize := pass(unsafe.String(unsafe.SliceData(c.Payload), len(c.Payload)))
 	i.enter(ctx)
 	r := C.nex_call(i.native, subject, subjectSize, reply, replySize, header, headerSize, C.double(c.Deadline), data, dataSize)
-	if err := i.leave(r); err != nil {
+	if err := i.finish(ctx, &r); err != nil {
 		return runtime.Reply{}, err
 	}
 	payload := C.GoBytes(unsafe.Pointer(r.value.data), C.int(r.value.size))
@@ -89,12 +89,31 @@ func (i *isolate) load(ctx context.Context, s js.Source) error {
 		module = 1
 	}
 	i.enter(ctx)
-	return i.leave(C.nex_load(i.native, info, infoSize, name, nameSize, code, codeSize, module))
+	r := C.nex_load(i.native, info, infoSize, name, nameSize, code, codeSize, module)
+	return i.finish(ctx, &r)
 }
 
 // pass returns the bytes of text as C takes them. They stay Go's.
 func pass(text string) (*C.char, C.size_t) {
 	return (*C.char)(unsafe.Pointer(unsafe.StringData(text))), C.size_t(len(text))
+}
+
+// finish goes on as often as code has to wait, until ctx ends, and says how it
+// ended.
+func (i *isolate) finish(ctx context.Context, r *C.nex_result) error {
+	for r.status == C.nex_wait {
+		if err := i.leave(*r); err != nil {
+			return err
+		}
+		i.busy = true
+		if !js.Wait(ctx, int(r.wait)) {
+			i.busy, i.worn = false, true
+			return js.ErrStopped
+		}
+		i.enter(ctx)
+		*r = C.nex_resume(i.native)
+	}
+	return i.leave(*r)
 }
 
 // enter begins a time in which code runs, until ctx ends.
@@ -121,7 +140,7 @@ func (i *isolate) leave(r C.nex_result) error {
 		r.status = C.nex_stopped
 	}
 	switch r.status {
-	case C.nex_ok:
+	case C.nex_ok, C.nex_wait:
 		return nil
 	case C.nex_stopped:
 		i.worn = true
@@ -159,17 +178,38 @@ func (i *isolate) check() bool {
 	return true
 }
 
+// nexAsk answers what a script asks for, in memory that C++ frees, or with NULL.
+// A panic is dealt with as in nexPrint.
+//
+//export nexAsk
+func nexAsk(handle C.uintptr_t, what *C.char, whatSize C.size_t, input *C.char, size C.size_t, answerSize *C.size_t) *C.char {
+	i := cgo.Handle(handle).Value().(*isolate)
+	defer i.keepPanic()
+	i.mu.Lock()
+	ctx := i.ctx
+	i.mu.Unlock()
+	answer := js.Ask(ctx, C.GoStringN(what, C.int(whatSize)), unsafe.Slice((*byte)(unsafe.Pointer(input)), int(size)))
+	if answer == nil {
+		return nil
+	}
+	*answerSize = C.size_t(len(answer))
+	return (*C.char)(C.CBytes(answer))
+}
+
+// keepPanic ends a panic, to go on when the code is back.
+func (i *isolate) keepPanic() {
+	if v := recover(); v != nil {
+		i.panicked = v
+		C.nex_stop(i.native)
+	}
+}
+
 // nexPrint takes what a script prints. A panic must not pass through C++: the
 // code is stopped, and the panic goes on when it is back.
 //
 //export nexPrint
 func nexPrint(handle C.uintptr_t, level C.int32_t, text *C.char, size C.size_t) {
 	i := cgo.Handle(handle).Value().(*isolate)
-	defer func() {
-		if v := recover(); v != nil {
-			i.panicked = v
-			C.nex_stop(i.native)
-		}
-	}()
+	defer i.keepPanic()
 	i.print(int(level), C.GoStringN(text, C.int(size)))
 }

@@ -6,6 +6,7 @@ package v8
 // #cgo CXXFLAGS: -DV8_COMPRESS_POINTERS -DV8_31BIT_SMIS_ON_64BIT_ARCH -DV8_ENABLE_SANDBOX
 // #cgo noescape nex_load
 // #cgo noescape nex_call
+// #cgo noescape nex_resume
 // #include "binding.h"
 import "C"
 
@@ -38,11 +39,22 @@ var isolates atomic.Int32
 // heaps is how many bytes their heaps take, kept by V8's threads.
 var heaps *uint64
 
-var start = sync.OnceFunc(func() {
+var start = sync.OnceValue(func() error {
+	parts, err := js.Library()
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		name, nameSize := pass(p.Name)
+		file, fileSize := pass(p.File)
+		code, codeSize := pass(p.Code)
+		C.nex_add(name, nameSize, file, fileSize, code, codeSize)
+	}
 	g, guardSize := pass(guard)
 	p, preludeSize := pass(js.Prelude)
 	C.nex_start(g, guardSize, p, preludeSize)
 	heaps = (*uint64)(unsafe.Pointer(C.nex_heaps()))
+	return nil
 })
 
 // Engine makes V8 isolates. Safe for concurrent use.
@@ -58,7 +70,9 @@ var (
 
 // New starts V8 in this process, where it then stays.
 func New() (*Engine, error) {
-	start()
+	if err := start(); err != nil {
+		return nil, err
+	}
 	return &Engine{maxHeaps: maxHeaps}, nil
 }
 
