@@ -50,7 +50,13 @@ static_assert(sizeof heaps == sizeof(uint64_t) && std::atomic<uint64_t>::is_alwa
 // Boot is a script that isolates evaluate before the user's.
 struct Boot {
 	std::string file, code;
-	std::unique_ptr<ScriptCompiler::CachedData> compiled;
+	std::unique_ptr<ScriptCompiler::CachedData> compiled; // and the functions that the first isolate called
+	Global<UnboundScript> script;                         // until it is compiled
+
+	void compile(Isolate *isolate) {
+		compiled.reset(ScriptCompiler::CreateCodeCache(script.Get(isolate)));
+		script.Reset();
+	}
 } guard, prelude;
 
 std::unordered_map<std::string, Boot> library; // what isolates load when they need it
@@ -505,8 +511,7 @@ MaybeLocal<Value> evaluate(Isolate *isolate, Boot *from) {
 	Local<Script> script;
 	Local<Value> value;
 	if (!ScriptCompiler::Compile(context, &source, how).ToLocal(&script) || !script->Run(context).ToLocal(&value)) return {};
-	// Compiled is what was used just now.
-	if (!from->compiled) from->compiled.reset(ScriptCompiler::CreateCodeCache(script->GetUnboundScript()));
+	if (!from->compiled) from->script.Reset(isolate, script->GetUnboundScript());
 	return value;
 }
 
@@ -584,9 +589,12 @@ void nex_start(const char *guard_code, size_t guard_size, const char *prelude_co
 	do {
 		first->isolate->GetHeapSpaceStatistics(&space, ++large_objects);
 	} while (strcmp(space.space_name(), "new_large_object_space") != 0);
-	nex_load(first, "{}", 2, "", 0, "() => 0", 7, 0);
+	constexpr std::string_view touch = "for (const key of Object.getOwnPropertyNames(globalThis)) globalThis[key]; () => 0";
+	nex_load(first, "{}", 2, "", 0, touch.data(), touch.size(), 0);
 	Entered in(first);
-	for (auto &part : library) evaluate(in.isolate, &part.second).ToLocalChecked();
+	guard.compile(in.isolate);
+	prelude.compile(in.isolate);
+	for (auto &part : library) part.second.compile(in.isolate);
 }
 
 nex_isolate *nex_new(uintptr_t handle, size_t memory) {
