@@ -57,6 +57,7 @@ var onlyImporter = map[string]string{
 	"modernc.org/quickjs":                               "runtime/js/quickjs",
 	"modernc.org/libquickjs":                            "runtime/js/quickjs",
 	"github.com/tommie/v8go":                            "runtime/js/v8",
+	"github.com/nlnwa/whatwg-url":                       "runtime/js",
 	"github.com/firecracker-microvm/firecracker-go-sdk": "machine/firecracker",
 }
 

@@ -293,9 +293,16 @@ func (i *isolate) tick() bool {
 	if i.interrupted {
 		return false
 	}
+	met := i.heap.exhausted
+	i.heap.exhausted = false
 	v := i.call(i.prelude.tick, undefined)
-	if isException(v) {
+	now := i.heap.exhausted
+	i.heap.exhausted = met || now
+	switch {
+	case isException(v):
 		i.dropException()
+		return false
+	case now: // what the timer threw then is no error to go on after
 		return false
 	}
 	switch wait := int(integer(v)); {

@@ -231,7 +231,8 @@ nex_result Entered::pass(Local<Promise> promise) {
 		if (nex_result why; ended(&why)) return why;
 		if (promise->State() != Promise::kPending) break;
 		Local<Value> next;
-		if (!self->tick.Get(isolate)->Call(context, Undefined(isolate), 0, nullptr).ToLocal(&next)) return failed();
+		self->buffers->refused = false;
+		if (!self->tick.Get(isolate)->Call(context, Undefined(isolate), 0, nullptr).ToLocal(&next) || self->buffers->refused) return failed();
 		int wait = next.As<Int32>()->Value();
 		if (wait < 0) return result(nex_never);
 		if (wait == 0) continue;
