@@ -27,6 +27,7 @@ func (l *link) ring() {
 	now := time.Now()
 	var late []func(outcome)
 	var hung bool
+	var culprits []string
 	l.mu.Lock()
 	l.alarmAt = time.Time{}
 	for id, c := range l.pending {
@@ -36,7 +37,8 @@ func (l *link) ring() {
 		if !c.due.After(now) {
 			if c.done == nil {
 				hung = true
-				break
+				culprits = append(culprits, c.who)
+				continue
 			}
 			late = append(late, c.done)
 			l.abandonLocked(id, c)
@@ -54,7 +56,7 @@ func (l *link) ring() {
 	}
 	l.mu.Unlock()
 	if hung {
-		l.fail(errHung)
+		l.fail(errHung, culprits...)
 	}
 	for _, done := range late {
 		done(outcome{err: context.DeadlineExceeded})

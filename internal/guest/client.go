@@ -17,6 +17,10 @@ import (
 type Sink struct {
 	Log    func(level slog.Level, text string)
 	Exited func(Exit) // at most once; nil for functions, which do not exit
+	// Lost tells, at most once and before [Client.Done] is closed, that the
+	// guest was lost, and whose fault that may be. It is not called when the
+	// node itself ended the link. May be nil.
+	Lost func(Fault)
 }
 
 // Client is the node's end of a link whose agent has said hello.
@@ -34,6 +38,7 @@ type Client struct {
 func Greet(ctx context.Context, conn net.Conn) (*Client, error) {
 	c := &Client{sinks: map[string]Sink{}}
 	c.link = newLink(conn, nil, c.notice)
+	c.link.blame = c.blame
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }) // fails only on a closed conn
 	hello, err := readHello(c.link)
 	if !stop() { // the deadline is set, or about to be
@@ -93,7 +98,7 @@ func (c *Client) deploy(ctx context.Context, d Deploy, artifact io.Reader) error
 		piece := make([]byte, maxFrame-len(head))
 		n, err := io.ReadFull(artifact, piece)
 		if n > 0 {
-			if _, err := c.link.call(ctx, head, piece[:n]); err != nil {
+			if _, err := c.link.call(ctx, "", head, piece[:n]); err != nil {
 				return err
 			}
 		}
@@ -108,14 +113,14 @@ func (c *Client) deploy(ctx context.Context, d Deploy, artifact io.Reader) error
 	if err != nil {
 		return err
 	}
-	_, err = c.link.call(ctx, body, nil)
+	_, err = c.link.call(ctx, d.ID, body, nil)
 	return err
 }
 
 // Undeploy ends a workload; services are really gone when it returns nil.
 func (c *Client) Undeploy(ctx context.Context, id string) error {
 	defer c.forget(id)
-	_, err := c.link.call(ctx, []byte{byte(methodUndeploy)}, []byte(id))
+	_, err := c.link.call(ctx, id, []byte{byte(methodUndeploy)}, []byte(id))
 	return err
 }
 
@@ -145,7 +150,7 @@ func (c *Client) Invoke(t Trigger, due time.Time, hurry bool, done func(Result, 
 	if hurry {
 		how = atOnce
 	}
-	c.link.begin(head, t.Payload, due, how, func(o outcome) {
+	c.link.begin(t.ID, head, t.Payload, due, how, func(o outcome) {
 		if o.err != nil {
 			done(Result{}, o.err)
 			return
@@ -194,6 +199,13 @@ func (c *Client) notice(body []byte) error {
 		c.forget(n.ID)
 		sink.Exited(n.Exit)
 		return nil
+	case topicRunaway:
+		id := string(body[1:])
+		if _, ok := c.sink(id); !ok {
+			return nil
+		}
+		c.link.fail(errRunaway, id)
+		return errRunaway
 	}
 	return fmt.Errorf("%w: notice of topic %d", errMessage, body[0])
 }

@@ -68,6 +68,7 @@ type link struct {
 	r      *bufio.Reader
 	serve  serveFunc  // nil: the other end must not call
 	notice noticeFunc // nil: the other end must not send notices
+	blame  blameFunc  // nil: nobody asks
 
 	outbox *outbox
 	turn   turn
@@ -97,6 +98,7 @@ type partKey struct {
 // pendingCall is a call of ours that the other end has not answered.
 type pendingCall struct {
 	done func(outcome) // must not block; nil once the caller gave up
+	who  string        // the workload whose code it runs, if any
 	// due is when the caller gives up, zero if it does so itself; after
 	// that, when the other end counts as hung.
 	due time.Time
@@ -125,23 +127,25 @@ func (l *link) start() {
 	})
 }
 
-// fail ends the link for a reason, once. It does not wait.
-func (l *link) fail(err error) {
+// fail ends the link for a reason, once. It does not wait. Culprits are the
+// workloads that are known to be the reason.
+func (l *link) fail(err error, culprits ...string) {
 	l.mu.Lock()
 	if l.err != nil {
 		l.mu.Unlock()
 		return
 	}
 	l.err = err
+	l.blameLocked(culprits)
 	close(l.done)
 	_ = l.conn.Close() // the link is over; there is nobody to tell
 	if l.alarm != nil {
 		l.alarm.Stop()
 	}
-	var lost []func(outcome)
+	var lost []func()
 	for _, c := range l.pending {
-		if c.done != nil {
-			lost = append(lost, c.done)
+		if done, o := c.done, c.loss(culprits); done != nil {
+			lost = append(lost, func() { done(o) })
 		}
 	}
 	clear(l.pending)
@@ -149,8 +153,8 @@ func (l *link) fail(err error) {
 		s.end(context.Canceled)
 	}
 	l.mu.Unlock()
-	for _, done := range lost {
-		done(outcome{err: nex.Errorf(nex.Unavailable, textLost)})
+	for _, tell := range lost {
+		tell()
 	}
 }
 
@@ -215,11 +219,12 @@ func (l *link) insist(f frame) bool {
 	return ok
 }
 
-// call asks the other end and waits for the answer or ctx. The link ends if
-// the other end ignores that the caller gave up.
-func (l *link) call(ctx context.Context, head, body []byte) ([]byte, error) {
+// call asks the other end, for the code of who if that is to run, and waits for
+// the answer or ctx. The link ends if the other end ignores that the caller
+// gave up.
+func (l *link) call(ctx context.Context, who string, head, body []byte) ([]byte, error) {
 	reply := make(chan outcome, 1)
-	id, err := l.register(&pendingCall{done: func(o outcome) { reply <- o }})
+	id, err := l.register(&pendingCall{done: func(o outcome) { reply <- o }, who: who})
 	if err != nil {
 		return nil, err
 	}
@@ -244,8 +249,8 @@ func (l *link) call(ctx context.Context, head, body []byte) ([]byte, error) {
 // begin asks the other end without waiting for anything: done gets the answer,
 // once, or why there is none until due. It may be called before begin returns,
 // and must not block.
-func (l *link) begin(head, body []byte, due time.Time, how leave, done func(outcome)) {
-	id, err := l.register(&pendingCall{done: done, due: due})
+func (l *link) begin(who string, head, body []byte, due time.Time, how leave, done func(outcome)) {
+	id, err := l.register(&pendingCall{done: done, who: who, due: due})
 	if err != nil {
 		done(outcome{err: err})
 		return

@@ -26,6 +26,7 @@ const (
 const (
 	topicLog  = 1 + iota // see encodeLog
 	topicExit            // JSON of exitNotice
+	topicRunaway         // the id of a workload whose code does not stop
 )
 
 // Hello is the first thing an agent says.

@@ -74,6 +74,17 @@ func (s *Server) Exited(id string, e Exit) error {
 	return s.link.send(context.Background(), kindNotice, 0, body, nil, soon)
 }
 
+// GiveUp tells the node that this agent has to end because the code of a
+// workload does not stop, and returns when the node has ended the link or ctx
+// ends. The agent should be no more soon after.
+func (s *Server) GiveUp(ctx context.Context, id string) {
+	s.link.outbox.add(frame{kind: kindNotice, body: append([]byte{topicRunaway}, id...)}, soon)
+	select {
+	case <-s.link.done:
+	case <-ctx.Done():
+	}
+}
+
 func (s *Server) serve(ctx *serving, m method, body []byte) (head, reply []byte, err error) {
 	switch m {
 	case methodPut:

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -15,7 +16,7 @@ type serving struct {
 	mu    sync.Mutex
 	err   error
 	done  chan struct{} // made when somebody asks for it
-	after map[*func()]struct{}
+	after []*func()
 }
 
 var _ context.Context = (*serving)(nil)
@@ -56,16 +57,16 @@ func (s *serving) AfterFunc(f func()) (stop func() bool) {
 		return func() bool { return false }
 	}
 	key := &f
-	if s.after == nil {
-		s.after = map[*func()]struct{}{}
-	}
-	s.after[key] = struct{}{}
+	s.after = append(s.after, key)
 	return func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		_, waits := s.after[key]
-		delete(s.after, key)
-		return waits
+		n := slices.Index(s.after, key)
+		if n < 0 {
+			return false
+		}
+		s.after = slices.Delete(s.after, n, n+1)
+		return true
 	}
 }
 
@@ -80,7 +81,7 @@ func (s *serving) end(err error) {
 	if s.done != nil {
 		close(s.done)
 	}
-	for f := range s.after {
+	for _, f := range s.after {
 		go (*f)()
 	}
 	s.after = nil
