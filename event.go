@@ -68,6 +68,9 @@ type WorkloadRestarting struct {
 	Attempt int    `json:"attempt"`
 	Reason  string `json:"reason"`
 	DelayMS int64  `json:"delay_ms"`
+	// Offender is set for a function that ran when its machine was lost, and
+	// so may have been the reason. It runs on a machine of its own from now on.
+	Offender bool `json:"offender,omitempty"`
 }
 
 // FunctionSucceeded is emitted for each call that was answered. Trigger is

@@ -24,9 +24,9 @@ const (
 
 // Topics of an agent's notices.
 const (
-	topicLog  = 1 + iota // see encodeLog
-	topicExit            // JSON of exitNotice
-	topicRunaway         // the id of a workload whose code does not stop
+	topicLog     = 1 + iota // see encodeLog
+	topicExit               // JSON of exitNotice
+	topicRunaway            // the id of a workload whose code does not stop
 )
 
 // Hello is the first thing an agent says.

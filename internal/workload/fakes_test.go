@@ -169,7 +169,7 @@ func newBench(t *testing.T, limits workload.Limits) *bench {
 	if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{host: &host{}, report: &recorder{events: make(chan nex.EventData, 1000), calls: make(chan workload.Call, 10000)}, nc: nextest.Connect(t, s)}
+	b := &bench{host: &host{}, report: &recorder{events: make(chan nex.EventData, 4000), calls: make(chan workload.Call, 10000)}, nc: nextest.Connect(t, s)}
 	b.Manager = workload.NewManager(workload.Config{
 		Guests: b.host, Artifacts: disk{Artifact: artifact.Artifact{Path: path, SHA256: "d1", Size: 7}},
 		Conn: nextest.Connect(t, s), Reporter: b.report, Log: slog.New(slog.DiscardHandler), NodeID: "NODE", Limits: limits,

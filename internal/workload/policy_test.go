@@ -29,8 +29,14 @@ func TestRestartPolicy(t *testing.T) {
 		}
 	}
 	for tries, want := range map[int]time.Duration{0: 0, 1: 100 * time.Millisecond, 2: 200 * time.Millisecond, 50: 10 * time.Second} {
-		if got := (restart{}).afterLoss(tries); got != want {
+		if got := (restart{}).afterLoss(guest.FaultUnknown, tries); got != want {
 			t.Errorf("loss %d: %s, want %s", tries, got, want)
+		}
+		if got := (restart{}).afterLoss(guest.FaultOthers, tries); got != 0 {
+			t.Errorf("loss %d through others: %s", tries, got)
+		}
+		if got := (restart{}).afterLoss(guest.FaultOwn, tries); got < max(want, firstDelay) {
+			t.Errorf("loss %d through itself: %s", tries, got)
 		}
 	}
 }

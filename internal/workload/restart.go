@@ -30,9 +30,18 @@ func (r restart) afterExit(e guest.Exit, tries int) (time.Duration, bool) {
 	return delay(tries + 1), true
 }
 
-// afterLoss says when a workload that lost its guest starts again: at once
-// the first time. It always does: it was not its own failure.
-func (r restart) afterLoss(tries int) time.Duration { return delay(tries) }
+// afterLoss says when a workload that lost its guest starts again. It always
+// does: at once if others were to blame; if nobody is known to be, at once the
+// first time; if it may be to blame itself, never at once.
+func (r restart) afterLoss(f guest.Fault, tries int) time.Duration {
+	switch f {
+	case guest.FaultOthers:
+		return 0
+	case guest.FaultOwn:
+		return delay(tries + 1)
+	}
+	return delay(tries)
+}
 
 func delay(tries int) time.Duration {
 	if tries == 0 {

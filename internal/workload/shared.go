@@ -2,41 +2,61 @@ package workload
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
+// maxFunctions is how many functions may share a guest. Engines may take fewer.
+const maxFunctions = 1000
+
 // sharing gives every service a guest of its own, and the functions of one
-// namespace one guest together. A shared guest is released by its last user.
+// namespace one guest together; when that is full they have another one. A
+// shared guest is released by its last user.
 type sharing struct {
 	guests Guests
 
 	mu     sync.Mutex
-	shared map[string]*tenancy // by namespace
+	shared map[string][]*tenancy // by namespace
 }
 
-// tenancy is a shared guest, or one on its way.
+// tenancy is a shared guest, or one on its way. Fields above ready are guarded
+// by sharing.mu.
 type tenancy struct {
-	users int           // guarded by sharing.mu
-	ready chan struct{} // closed when guest or err is set
-	guest Guest
-	err   error
+	users  int
+	loaded bool          // a function has come up here
+	full   bool          // the guest refused one for lack of room, and none has left since
+	ready  chan struct{} // closed when guest or err is set
+	guest  Guest
+	err    error
 }
 
-// acquire returns a guest for a workload; release gives it back.
-func (s *sharing) acquire(ctx context.Context, spec Spec) (g Guest, release func(), err error) {
-	if !spec.Type.IsFunction() {
+// seat is a workload's place on a guest; release gives it back.
+type seat struct {
+	guest     Guest
+	sharing   *sharing
+	namespace string
+	tenancy   *tenancy // nil for a guest that is not shared
+	kept      bool     // the workload has come up here; guarded by sharing.mu
+}
+
+// acquire returns a seat for a workload: on a guest of its own if it is a
+// service or to be alone.
+func (s *sharing) acquire(ctx context.Context, spec Spec, alone bool) (*seat, error) {
+	if alone || !spec.Type.IsFunction() {
 		g, err := s.guests.Take(ctx)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return g, g.Release, nil
+		return &seat{guest: g}, nil
 	}
 	for {
 		t, first := s.join(spec.Namespace)
+		p := &seat{sharing: s, namespace: spec.Namespace, tenancy: t}
 		if first {
 			t.guest, t.err = s.guests.Take(ctx)
 			close(t.ready)
 		}
+		var err error
 		select {
 		case <-t.ready:
 			err = t.err
@@ -44,28 +64,30 @@ func (s *sharing) acquire(ctx context.Context, spec Spec) (g Guest, release func
 			err = ctx.Err()
 		}
 		if err == nil {
-			return t.guest, func() { s.leave(spec.Namespace, t) }, nil
+			p.guest = t.guest
+			return p, nil
 		}
-		s.leave(spec.Namespace, t)
+		p.release()
 		if first || ctx.Err() != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		// Who began the tenancy failed, perhaps because it was stopped.
 	}
 }
 
-// join finds the tenancy of a namespace, or begins one.
+// join finds a tenancy of a namespace that has room, or begins one.
 func (s *sharing) join(namespace string) (t *tenancy, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t = s.shared[namespace]
-	if t == nil || t.over() {
-		t = &tenancy{ready: make(chan struct{})}
-		s.shared[namespace] = t
-		first = true
+	for _, t := range s.shared[namespace] {
+		if t.users < maxFunctions && !t.full && !t.over() {
+			t.users++
+			return t, false
+		}
 	}
-	t.users++
-	return t, first
+	t = &tenancy{users: 1, ready: make(chan struct{})}
+	s.shared[namespace] = append(s.shared[namespace], t)
+	return t, true
 }
 
 // over reports whether a tenancy has failed or its guest takes no calls.
@@ -86,14 +108,45 @@ func (t *tenancy) over() bool {
 	}
 }
 
-// leave releases the guest when its last user has left. Whoever began the
-// tenancy is a user until the guest is there.
-func (s *sharing) leave(namespace string, t *tenancy) {
+// keep notes that the workload has come up.
+func (p *seat) keep() {
+	if p.tenancy == nil {
+		return
+	}
+	p.sharing.mu.Lock()
+	defer p.sharing.mu.Unlock()
+	p.kept, p.tenancy.loaded = true, true
+}
+
+// full notes that the guest has no room for the workload, and reports whether
+// another one may have: not if it refused the first that came.
+func (p *seat) full() bool {
+	if p.tenancy == nil {
+		return false
+	}
+	p.sharing.mu.Lock()
+	defer p.sharing.mu.Unlock()
+	p.tenancy.full = true
+	return p.tenancy.loaded
+}
+
+// release gives the seat back, and ends the guest when its last user has left.
+// Whoever began the tenancy is a user until the guest is there.
+func (p *seat) release() {
+	if p.tenancy == nil {
+		p.guest.Release()
+		return
+	}
+	s, t := p.sharing, p.tenancy
 	s.mu.Lock()
 	t.users--
+	t.full = t.full && !p.kept
 	last := t.users == 0
-	if last && s.shared[namespace] == t {
-		delete(s.shared, namespace)
+	if last {
+		rest := slices.DeleteFunc(s.shared[p.namespace], func(o *tenancy) bool { return o == t })
+		if s.shared[p.namespace] = rest; len(rest) == 0 {
+			delete(s.shared, p.namespace)
+		}
 	}
 	s.mu.Unlock()
 	if last && t.guest != nil {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -47,6 +46,7 @@ type workload struct {
 	triggers *triggers
 	busy     atomic.Int64 // nanoseconds spent in calls
 	bytes    int64        // guarded by Manager.mu
+	alone    bool         // it shares no guest any more; of the loop alone
 
 	mu       sync.Mutex
 	state    state
@@ -70,8 +70,9 @@ func begin(m *Manager, id string, spec Spec, started chan<- error) *workload {
 
 // end is how a run on one guest ended.
 type end struct {
-	exit *guest.Exit // the service ended by itself; nil if its guest was lost
-	err  error       // the run did not come about
+	exit  *guest.Exit // the service ended by itself; nil if its guest was lost
+	err   error       // the run did not come about
+	fault guest.Fault // whose the loss of the guest may be
 }
 
 // run is the workload's loop: one turn per guest, until ctx ends.
@@ -92,8 +93,15 @@ func (w *workload) run(ctx context.Context, started chan<- error) {
 		if !again {
 			break
 		}
-		tries++
-		w.report(nex.WorkloadRestarting{Name: w.spec.Name, Attempt: tries, Reason: last.reason(), DelayMS: delay.Milliseconds()})
+		attempt := tries + 1
+		if last.fault != guest.FaultOthers { // the failures of others delay nobody
+			tries = attempt
+		}
+		offender := last.fault == guest.FaultOwn && w.spec.Type.IsFunction()
+		w.alone = w.alone || offender
+		w.report(nex.WorkloadRestarting{
+			Name: w.spec.Name, Attempt: attempt, Reason: last.reason(), DelayMS: delay.Milliseconds(), Offender: offender,
+		})
 		if !sleep(ctx, delay) {
 			break
 		}
@@ -108,9 +116,9 @@ func (w *workload) next(e end, tries int) (time.Duration, bool) {
 		return r.afterExit(*e.exit, tries)
 	}
 	if e.err != nil {
-		return r.afterLoss(max(tries, 1)), true
+		return delay(max(tries, 1)), true
 	}
-	return r.afterLoss(tries), true
+	return r.afterLoss(e.fault, tries), true
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -126,7 +134,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // turn runs the workload on one guest until it ends there.
 func (w *workload) turn(ctx context.Context, started chan<- error) (end, time.Duration) {
-	g, exits, release, err := w.start(ctx)
+	s, err := w.start(ctx)
 	if err != nil {
 		w.move(pending)
 		if w.everRan() {
@@ -134,12 +142,12 @@ func (w *workload) turn(ctx context.Context, started chan<- error) (end, time.Du
 		}
 		return end{err: err}, 0
 	}
-	defer release()
+	defer s.release()
 	begin := time.Now()
 	w.move(running)
 	w.markDeployed()
-	w.triggers.attach(g)
-	defer w.triggers.lose(g)
+	w.triggers.attach(s.guest)
+	defer w.triggers.lose(s.guest)
 	w.report(nex.WorkloadDeployed{Name: w.spec.Name})
 	select {
 	case started <- nil:
@@ -147,91 +155,16 @@ func (w *workload) turn(ctx context.Context, started chan<- error) (end, time.Du
 	}
 	var e end
 	select {
-	case exit := <-exits:
+	case exit := <-s.exits:
 		e.exit = &exit
 		w.move(pending)
-	case <-g.Done():
+	case <-s.guest.Done():
+		e.fault = s.fault
 		w.move(pending)
 	case <-ctx.Done():
-		w.undeploy(g)
+		w.undeploy(s.guest)
 	}
 	return e, time.Since(begin)
-}
-
-// start brings the workload onto a guest, or leaves nothing behind.
-func (w *workload) start(ctx context.Context) (_ Guest, _ <-chan guest.Exit, release func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	w.move(staging)
-	art, err := w.stage(ctx)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	w.move(starting)
-	g, release, err := w.m.sharing.acquire(ctx, w.spec)
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("%s: %w", textPool, err)
-	}
-	exits := make(chan guest.Exit, 1)
-	if err := w.load(ctx, g, art, exits); err != nil {
-		w.undeploy(g)
-		release()
-		return nil, nil, nil, fmt.Errorf("%s: %w", textDeploy, err)
-	}
-	if err := w.triggers.subscribe(ctx); err != nil {
-		w.undeploy(g)
-		release()
-		return nil, nil, nil, err
-	}
-	return g, exits, release, nil
-}
-
-// stage makes sure the artifact is on disk: the one first deployed, even if
-// its name means another one by now.
-func (w *workload) stage(ctx context.Context) (artifact.Artifact, error) {
-	w.mu.Lock()
-	had := w.artifact
-	w.mu.Unlock()
-	if a, ok := w.m.cfg.Artifacts.Find(had.SHA256); ok {
-		return a, nil
-	}
-	ref := w.spec.Artifact
-	ref.SHA256 = cmp.Or(had.SHA256, ref.SHA256)
-	a, err := w.m.cfg.Artifacts.Fetch(ctx, ref, w.m.allow(w))
-	if nex.CodeOf(err) == nex.Exhausted {
-		return a, err // a limit of this node, whose text says it all
-	}
-	if err != nil {
-		return a, fmt.Errorf("%s: %w", textFetch, err)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.artifact = a
-	return a, nil
-}
-
-// load sends the artifact to the guest and has it loaded.
-func (w *workload) load(ctx context.Context, g Guest, art artifact.Artifact, exits chan<- guest.Exit) error {
-	f, err := os.Open(art.Path)
-	if err != nil {
-		return fmt.Errorf("open artifact: %w", err)
-	}
-	defer f.Close()
-	d := guest.Deploy{
-		ID: w.id, Namespace: w.spec.Namespace, Name: w.spec.Name, File: w.spec.File, Type: w.spec.Type,
-		SHA256: art.SHA256, Argv: w.spec.Argv, Environment: w.spec.Environment, Static: w.spec.Static,
-		Settings: w.spec.Settings,
-	}
-	subject := nex.LogSubject{Namespace: w.spec.Namespace, Node: w.m.cfg.NodeID, Workload: w.spec.Name, ID: w.id}
-	sink := guest.Sink{Log: func(level slog.Level, text string) { w.m.cfg.Reporter.Log(subject, level, text) }}
-	if !w.spec.Type.IsFunction() {
-		sink.Exited = func(e guest.Exit) { exits <- e }
-	}
-	err = g.Deploy(ctx, d, f, sink)
-	if nex.CodeOf(err) == nex.Invalid {
-		return fmt.Errorf("%s: %w", textRejected, err)
-	}
-	return err
 }
 
 // undeploy takes the workload off its guest; one that will not let go is lost
@@ -303,6 +236,10 @@ func (e end) reason() string {
 		return e.exit.Message
 	case e.err != nil:
 		return e.err.Error()
+	case e.fault == guest.FaultOwn:
+		return "machine lost, perhaps through this workload"
+	case e.fault == guest.FaultOthers:
+		return "machine lost through another workload"
 	}
 	return "machine lost"
 }

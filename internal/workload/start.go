@@ -1,0 +1,144 @@
+package workload
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"nex"
+	"nex/internal/artifact"
+	"nex/internal/guest"
+)
+
+// stay is a workload's time on one guest.
+type stay struct {
+	*seat
+	exits chan guest.Exit // how a service ended
+	// fault is whose the loss of the guest may be. It is set before the guest
+	// is done, and read only after that.
+	fault guest.Fault
+}
+
+// lost reports whether the guest is, and whose fault that may be.
+func (s *stay) lost() (fault guest.Fault, yes bool) {
+	select {
+	case <-s.guest.Done():
+		return s.fault, true
+	default:
+		return 0, false
+	}
+}
+
+// start brings the workload onto a guest, or leaves nothing behind.
+func (w *workload) start(ctx context.Context) (*stay, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	w.move(staging)
+	art, err := w.stage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.move(starting)
+	for {
+		s, again, err := w.settle(ctx, art)
+		if err == nil || !again || ctx.Err() != nil {
+			return s, err
+		}
+		w.log.Info("Workload is tried on another machine", "cause", err)
+	}
+}
+
+// settle brings the workload onto one guest. If that fails it reports whether
+// another guest may do.
+func (w *workload) settle(ctx context.Context, art artifact.Artifact) (s *stay, again bool, err error) {
+	seat, err := w.m.sharing.acquire(ctx, w.spec, w.alone)
+	if err != nil {
+		return nil, false, fmt.Errorf("%s: %w", textPool, err)
+	}
+	s = &stay{seat: seat, exits: make(chan guest.Exit, 1)}
+	err = w.load(ctx, s, art)
+	if err != nil {
+		again = w.elsewhere(s, err)
+		err = fmt.Errorf("%s: %w", textDeploy, err)
+	} else {
+		seat.keep()
+		err = w.triggers.subscribe(ctx)
+	}
+	if err != nil {
+		w.undeploy(seat.guest)
+		seat.release()
+		return nil, again, err
+	}
+	return s, false, nil
+}
+
+// elsewhere reports whether a function that did not load is to be tried on
+// another guest: this one was full, or was lost meanwhile. Who may have been the
+// reason for the loss is tried alone, once.
+func (w *workload) elsewhere(s *stay, err error) bool {
+	if nex.CodeOf(err) == nex.Exhausted {
+		return s.full()
+	}
+	fault, lost := s.lost()
+	if !lost || !w.spec.Type.IsFunction() {
+		return false
+	}
+	if fault == guest.FaultOwn && !w.alone {
+		w.alone = true
+		return true
+	}
+	return fault == guest.FaultOthers
+}
+
+// stage makes sure the artifact is on disk: the one first deployed, even if
+// its name means another one by now.
+func (w *workload) stage(ctx context.Context) (artifact.Artifact, error) {
+	w.mu.Lock()
+	had := w.artifact
+	w.mu.Unlock()
+	if a, ok := w.m.cfg.Artifacts.Find(had.SHA256); ok {
+		return a, nil
+	}
+	ref := w.spec.Artifact
+	ref.SHA256 = cmp.Or(had.SHA256, ref.SHA256)
+	a, err := w.m.cfg.Artifacts.Fetch(ctx, ref, w.m.allow(w))
+	if nex.CodeOf(err) == nex.Exhausted {
+		return a, err // a limit of this node, whose text says it all
+	}
+	if err != nil {
+		return a, fmt.Errorf("%s: %w", textFetch, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.artifact = a
+	return a, nil
+}
+
+// load sends the artifact to the guest and has it loaded.
+func (w *workload) load(ctx context.Context, s *stay, art artifact.Artifact) error {
+	f, err := os.Open(art.Path)
+	if err != nil {
+		return fmt.Errorf("open artifact: %w", err)
+	}
+	defer f.Close()
+	d := guest.Deploy{
+		ID: w.id, Namespace: w.spec.Namespace, Name: w.spec.Name, File: w.spec.File, Type: w.spec.Type,
+		SHA256: art.SHA256, Argv: w.spec.Argv, Environment: w.spec.Environment, Static: w.spec.Static,
+		Settings: w.spec.Settings,
+	}
+	subject := nex.LogSubject{Namespace: w.spec.Namespace, Node: w.m.cfg.NodeID, Workload: w.spec.Name, ID: w.id}
+	sink := guest.Sink{
+		Log:  func(level slog.Level, text string) { w.m.cfg.Reporter.Log(subject, level, text) },
+		Lost: func(f guest.Fault) { s.fault = f },
+	}
+	if !w.spec.Type.IsFunction() {
+		sink.Exited = func(e guest.Exit) { s.exits <- e }
+	}
+	err = s.guest.Deploy(ctx, d, f, sink)
+	if nex.CodeOf(err) == nex.Invalid {
+		return fmt.Errorf("%s: %w", textRejected, err)
+	}
+	return err
+}
