@@ -46,5 +46,7 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
-	return agent.Run(context.Background(), link, agent.Config{Version: version, Dir: dir, Cache: os.Getenv(guest.CacheVariable)})
+	return agent.Run(context.Background(), link, agent.Config{
+		Version: version, Dir: dir, Cache: os.Getenv(guest.CacheVariable), Quit: func() { os.Exit(1) },
+	})
 }

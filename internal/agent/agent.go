@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nex"
@@ -34,6 +35,7 @@ type Config struct {
 	Version string // this build
 	Dir     string // an empty private directory
 	Cache   string // outlives the agent and keeps compiled code; "" means compile each time
+	Quit    func() // ends this process at once, with all that runs in it
 }
 
 // Run serves the node at the other end of conn until the link or ctx ends.
@@ -51,6 +53,8 @@ type agent struct {
 	cfg    Config
 	server *guest.Server
 	waits  sync.WaitGroup // one per service, and for the engine to be warm
+
+	running atomic.Int32 // calls, and functions being loaded
 
 	mu        sync.Mutex
 	uploads   map[string]*upload
@@ -221,6 +225,7 @@ func (a *agent) Invoke(ctx context.Context, t guest.Trigger) (r guest.Result, er
 		return guest.Result{}, nex.Errorf(nex.NotFound, "no function %s on this machine", t.ID)
 	}
 	defer a.guard(t.ID, &err)
+	defer a.watch(ctx, t.ID)()
 	start := time.Now()
 	reply, err := w.function.Invoke(ctx, runtime.Trigger{Subject: t.Subject, Reply: t.Reply, Header: t.Header, Payload: t.Payload})
 	return guest.Result{Header: reply.Header, Payload: reply.Payload, Elapsed: time.Since(start)}, err

@@ -26,7 +26,7 @@ func start(t *testing.T) (c *guest.Client, dir string) {
 	dir = t.TempDir()
 	done := make(chan error, 1)
 	go func() {
-		done <- agent.Run(context.Background(), far, agent.Config{Version: "test", Dir: dir})
+		done <- agent.Run(context.Background(), far, agent.Config{Version: "test", Dir: dir, Quit: func() { t.Error("the agent gave up") }})
 	}()
 	c, err := guest.Greet(t.Context(), near)
 	if err != nil {

@@ -51,6 +51,9 @@ func (a *agent) loadFunction(ctx context.Context, d guest.Deploy, path string, l
 		if err != nil {
 			return nil, err
 		}
+		ctx, cancel := context.WithTimeout(ctx, js.LoadTimeout)
+		defer cancel()
+		defer a.watch(ctx, d.ID)()
 		return js.Load(ctx, engine, js.Options{
 			Name: d.File, Code: code, Env: d.Environment,
 			Namespace: d.Namespace, Workload: d.Name, ID: d.ID, Log: log,

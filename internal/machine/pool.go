@@ -45,6 +45,7 @@ func (g *Guest) watch(log *slog.Logger) {
 	select {
 	case <-g.Done():
 	case <-g.machine.Gone():
+		g.awaitLastWords()
 	}
 	if err := g.Err(); !errors.Is(err, guest.ErrClosed) {
 		log.Warn("Machine lost", "machine", g.ID(), "cause", err)
@@ -55,6 +56,21 @@ func (g *Guest) watch(log *slog.Logger) {
 		log.Error("Machine could not be destroyed", "machine", g.ID(), "error", err)
 	}
 	g.Close()
+}
+
+// lastWords is how long what is left on the link of a machine that has ended is
+// read.
+const lastWords = time.Second
+
+// awaitLastWords waits until the link has found out by itself that the machine
+// is gone: then it knows whose fault that may be.
+func (g *Guest) awaitLastWords() {
+	t := time.NewTimer(lastWords)
+	defer t.Stop()
+	select {
+	case <-g.Done():
+	case <-t.C:
+	}
 }
 
 // PoolConfig says how a [Pool] works.

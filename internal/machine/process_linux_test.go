@@ -77,6 +77,27 @@ func TestProcessHasItsOwnDirectoryAndCleanEnvironment(t *testing.T) {
 	}
 }
 
+// TestAgentsAreKilledBeforeTheirNode when the kernel runs out of memory, and so
+// is what they start.
+func TestAgentsAreKilledBeforeTheirNode(t *testing.T) {
+	score := func(process string) int {
+		t.Helper()
+		data, err := os.ReadFile("/proc/" + process + "/oom_score_adj")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	_, pid, _ := boot(t)
+	if got, want := score(strconv.Itoa(pid)), min(score("self")+500, 1000); got != want {
+		t.Errorf("the agent's score is %d, want %d", got, want)
+	}
+}
+
 func TestReleaseLeavesNothing(t *testing.T) {
 	g, pid, dir := boot(t)
 	g.Release()

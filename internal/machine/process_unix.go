@@ -102,11 +102,14 @@ func (m *process) run(started chan<- error, output *io.PipeReader, input *io.Pip
 		started <- err
 		return
 	}
+	pid := m.cmd.Process.Pid
+	if err := volunteer(pid); err != nil {
+		m.log.Warn("Node is as likely as this agent to be killed when memory runs out", "error", err)
+	}
 	started <- nil
 	defer close(m.gone)
 	var reader sync.WaitGroup
 	reader.Go(func() { m.relay(output) })
-	pid := m.cmd.Process.Pid
 	if err := awaitExit(pid); err != nil {
 		m.log.Error("Agent cannot be waited for", "error", err)
 	}

@@ -50,7 +50,9 @@ func RunAgent() int {
 	if err == nil {
 		var link net.Conn
 		if link, err = agent.InheritedLink(); err == nil {
-			err = agent.Run(context.Background(), link, agent.Config{Version: "test", Dir: dir, Cache: os.Getenv(guest.CacheVariable)})
+			err = agent.Run(context.Background(), link, agent.Config{
+				Version: "test", Dir: dir, Cache: os.Getenv(guest.CacheVariable), Quit: func() { os.Exit(1) },
+			})
 		}
 	}
 	if err != nil {
