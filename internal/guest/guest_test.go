@@ -175,7 +175,7 @@ func TestOversizedMessagesAreRefused(t *testing.T) {
 	if _, err := c.Invoke(t.Context(), guest.Trigger{Payload: make([]byte, guest.MaxMessage+1), Timeout: time.Minute}); nex.CodeOf(err) != nex.Invalid {
 		t.Errorf("oversized call: %v", err)
 	}
-	if _, err := c.Invoke(t.Context(), guest.Trigger{Timeout: time.Minute}); nex.CodeOf(err) != nex.Invalid {
+	if _, err := c.Invoke(t.Context(), guest.Trigger{Timeout: time.Minute}); nex.CodeOf(err) != nex.BadReply {
 		t.Errorf("oversized reply: %v", err)
 	}
 	if c.Err() != nil {

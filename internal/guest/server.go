@@ -110,6 +110,9 @@ func (s *Server) serve(ctx *serving, m method, body []byte) (head, reply []byte,
 			return nil, nil, err
 		}
 		head, reply = encodeResult(r)
+		if fits(head, reply) != nil {
+			return nil, nil, nex.Errorf(nex.BadReply, "reply of %d bytes is over the limit of %d", len(head)+len(reply), MaxMessage)
+		}
 		return head, reply, nil
 	case methodUndeploy:
 		return nil, nil, s.handler.Undeploy(ctx, string(body))
