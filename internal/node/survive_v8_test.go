@@ -24,14 +24,17 @@ type attack struct {
 	timeout    int  // in milliseconds, 300 if 0
 }
 
+// patient is the timeout in milliseconds of attacks that end otherwise.
+const patient = 10_000
+
 var attacks = []attack{
-	{"crash", `return "a".repeat(2**28).split("")`, []nex.Code{nex.Unavailable}, true, 0},
+	{"crash", `return "a".repeat(2**28).split("")`, []nex.Code{nex.Unavailable}, true, patient},
 	{"native-loop", `return Object.keys(new Uint8Array(2**26))`, []nex.Code{nex.Timeout}, true, 0},
 	{"loop", `for (;;) {}`, []nex.Code{nex.Timeout}, false, 0},
-	{"memory", `const a = []; for (;;) a.push(new Uint8Array(2**20).fill(1))`, []nex.Code{nex.OutOfMemory}, false, 0},
+	{"memory", `const a = []; for (;;) a.push(new Uint8Array(2**20).fill(1))`, []nex.Code{nex.OutOfMemory}, false, patient},
 	{"promises", `const f = () => { Promise.resolve().then(f); Promise.resolve().then(f) }; f(); return new Promise(() => {})`, []nex.Code{nex.OutOfMemory, nex.Timeout}, false, 0},
-	{"recursion", `function f(n) { return n === 0 ? 0 : 1 + f(n - 1) } return f(10_000)`, []nex.Code{nex.Exception}, false, 0},
-	{"string", `return "x".repeat(100 * 2**20)`, []nex.Code{nex.BadReply}, false, 10_000},
+	{"recursion", `function f(n) { return n === 0 ? 0 : 1 + f(n - 1) } return f(10_000)`, []nex.Code{nex.Exception}, false, patient},
+	{"string", `return "x".repeat(100 * 2**20)`, []nex.Code{nex.BadReply}, false, patient},
 	{"regexp", `return /^(a+)+$/.test("a".repeat(40) + "b")`, []nex.Code{nex.Timeout}, false, 0},
 }
 
