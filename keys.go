@@ -44,6 +44,9 @@ type Workload struct {
 	JSDomain        string
 	SourceName      string // file name shown in error texts, "" for the object's key
 	Settings        Settings
+	// TriggerConnection is where the trigger subjects are, nil for the node's
+	// own NATS. The node sees its secret.
+	TriggerConnection *NATSAccess
 }
 
 // Deploy signs w and seals its environment for one node.
@@ -63,7 +66,7 @@ func (k Keys) Deploy(w Workload, t Target) (DeployRequest, error) {
 		Type: w.Type, Location: w.Location, Description: w.Description, Argv: w.Argv,
 		Essential: w.Essential, Environment: env, SenderPublicKey: sender,
 		JSDomain: w.JSDomain, TargetNode: t.Node, TriggerSubjects: w.TriggerSubjects,
-		SourceName: w.SourceName, Settings: w.Settings,
+		SourceName: w.SourceName, Settings: w.Settings, TriggerConnection: w.TriggerConnection,
 	}
 	c := Claims{Name: w.Name, Hash: hashOf(w.SHA256)}
 	c.Purpose, c.Namespace, c.Node = ForDeploy, t.Namespace, t.Node

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/nats-io/nkeys"
 )
 
 // WorkloadType names the runtime a workload needs.
@@ -48,6 +51,27 @@ type NATSAccess struct {
 	URL  string `json:"nats_url"`
 	JWT  string `json:"nats_user_jwt"`
 	Seed Secret `json:"nats_user_seed"`
+}
+
+// Validate reports what is wrong with the access. Its errors hold nothing
+// secret.
+func (a NATSAccess) Validate() error {
+	for server := range strings.SplitSeq(a.URL, ",") {
+		u, err := url.Parse(strings.TrimSpace(server))
+		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			return errors.New("nats_url must name NATS servers, as in nats://host:4222")
+		}
+	}
+	if (a.JWT == "") != (a.Seed == "") {
+		return errors.New("nats_user_jwt and nats_user_seed come together")
+	}
+	if a.Seed == "" {
+		return nil
+	}
+	if prefix, _, err := nkeys.DecodeSeed([]byte(a.Seed)); err != nil || prefix != nkeys.PrefixByteUser {
+		return errors.New("nats_user_seed is not the seed of a NATS user, as in SU...")
+	}
+	return nil
 }
 
 // DeployRequest asks a node to run a workload. [Keys.Deploy] makes one.

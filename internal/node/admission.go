@@ -241,8 +241,11 @@ func (n *node) checkSettings(c *candidate) error {
 	if c.request.Essential && c.spec.Type.IsFunction() {
 		return nex.Errorf(nex.Invalid, "Failed to deploy workload: workload rejected by agent: essential flag is not supported for workload type")
 	}
-	if c.request.TriggerConnection != nil {
-		return nex.Errorf(nex.Unsupported, "this node does not connect elsewhere for triggers (trigger_connection)")
+	if a := c.request.TriggerConnection; a != nil {
+		if err := a.Validate(); err != nil {
+			return nex.Errorf(nex.Invalid, "Invalid deploy request: trigger_connection: %v", err)
+		}
+		c.spec.TriggerAccess = a
 	}
 	if have := n.cfg.Settings.Sandbox; !have.AtLeast(c.request.Sandbox) {
 		return nex.Errorf(nex.Unsupported, "the workload wants a sandbox of at least %q, this node has %q", c.request.Sandbox, have)

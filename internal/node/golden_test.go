@@ -65,8 +65,8 @@ var goldenBefore = map[string]func(*player, *testing.T){
 // the reason.
 var goldenOurs = map[string]struct{ why, node, subject, reply string }{
 	"control_deploy/overrides": {
-		why:   "our nodes subscribe to triggers on their own connection alone and say so, rather than running a function that nothing triggers",
-		reply: `{"type":"io.nats.nex.v1.run_response","data":"","error":"this node does not connect elsewhere for triggers (trigger_connection)"}`,
+		why:   "the connection on file is no connection, and our nodes say so rather than running a function that nothing triggers",
+		reply: `{"type":"io.nats.nex.v1.run_response","data":"","error":"Invalid deploy request: trigger_connection: nats_user_seed is not the seed of a NATS user, as in SU..."}`,
 	},
 	"control_info_lameduck/lameduck failure": {
 		why:     "our nodes fail at nothing there, but may refuse; the reason follows the text",

@@ -25,6 +25,7 @@ type call struct {
 	t        *triggers
 	pattern  string // the trigger subject as registered
 	m        *nats.Msg
+	conn     *nats.Conn // it came on
 	deadline time.Time
 }
 
@@ -90,7 +91,7 @@ func (c *call) sendable(r guest.Result) error {
 			size += len(key) + len(v) + len(": \r\n")
 		}
 	}
-	if limit := c.t.w.m.cfg.Conn.MaxPayload(); int64(size) > limit {
+	if limit := c.conn.MaxPayload(); int64(size) > limit {
 		return nex.Errorf(nex.BadReply, "reply of %d bytes is over the server's limit of %d", size, limit)
 	}
 	return nil
@@ -115,7 +116,7 @@ func (c *call) answer(r guest.Result, err error) {
 		if err != nil {
 			reply = failure(c.m.Reply, err)
 		}
-		if err := w.m.cfg.Conn.PublishMsg(reply); err != nil {
+		if err := c.conn.PublishMsg(reply); err != nil {
 			w.log.Warn("Reply could not be sent", "error", err)
 		}
 	}

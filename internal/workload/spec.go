@@ -31,9 +31,12 @@ type Spec struct {
 	Argv        []string
 	Environment map[string]string // in clear: never print it
 	Triggers    []string
-	Essential   bool         // start a service again when it fails
-	Static      bool         // refuse dynamically linked executables
-	Settings    nex.Settings // complete
+	// TriggerAccess is where the triggers are, nil for the node's own
+	// connection. It stays on the node.
+	TriggerAccess *nex.NATSAccess
+	Essential     bool         // start a service again when it fails
+	Static        bool         // refuse dynamically linked executables
+	Settings      nex.Settings // complete
 }
 
 // Guest is a booted machine for one tenant.

@@ -32,6 +32,7 @@ type triggers struct {
 
 	mu      sync.Mutex
 	guest   Guest         // nil between guests
+	own     *nats.Conn    // of this workload alone, or nil
 	changed chan struct{} // closed when guest is set or none will be
 	subs    []*nats.Subscription
 	drained []chan struct{}
@@ -97,10 +98,13 @@ func (t *triggers) subscribe(ctx context.Context) error {
 	if t.closed != nil || len(t.subs) > 0 {
 		return nil
 	}
-	nc := t.w.m.cfg.Conn
+	nc, err := t.connect()
+	if err != nil {
+		return err
+	}
 	queue := t.queue()
 	for _, subject := range t.w.spec.Triggers {
-		sub, err := nc.QueueSubscribe(subject, queue, func(m *nats.Msg) { t.take(subject, m) })
+		sub, err := nc.QueueSubscribe(subject, queue, func(m *nats.Msg) { t.take(nc, subject, m) })
 		if err != nil {
 			return nex.Errorf(nex.Invalid, "subscribe to trigger subject %q: %v", subject, err)
 		}
@@ -163,8 +167,9 @@ func (t *triggers) close(ctx context.Context) {
 }
 
 func (t *triggers) drainAll(ctx context.Context, subs []*nats.Subscription, drained []chan struct{}) {
+	nc := t.conn()
 	for _, sub := range subs {
-		if t.w.m.cfg.Conn.IsConnected() {
+		if nc.IsConnected() {
 			_ = sub.Drain() // fails only when the connection is closed
 		} else {
 			_ = sub.Unsubscribe() // likewise; draining would wait for the server
@@ -186,11 +191,14 @@ func (t *triggers) drainAll(ctx context.Context, subs []*nats.Subscription, drai
 	case <-finished: // calls end soon in any case: each has its deadline
 	case <-ctx.Done():
 	}
+	if err := t.disconnect(); err != nil {
+		t.w.log.Warn("Trigger connection did not end in order", "error", err)
+	}
 }
 
 // take begins a call for a message, or refuses it at once.
-func (t *triggers) take(pattern string, m *nats.Msg) {
-	c := &call{t: t, pattern: pattern, m: m, deadline: time.Now().Add(t.w.spec.Settings.FunctionTimeout())}
+func (t *triggers) take(nc *nats.Conn, pattern string, m *nats.Msg) {
+	c := &call{t: t, conn: nc, pattern: pattern, m: m, deadline: time.Now().Add(t.w.spec.Settings.FunctionTimeout())}
 	select {
 	case t.slots <- struct{}{}:
 	default:

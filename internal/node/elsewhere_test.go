@@ -1,0 +1,129 @@
+package node_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"nex"
+	"nex/internal/nextest"
+)
+
+// elsewhere is a NATS server that lets in whom an operator's account signed,
+// and access for a user and a node's workload to it.
+func elsewhere(t *testing.T) (url string, user, workload nex.NATSAccess) {
+	t.Helper()
+	operator, account := must(nkeys.CreateOperator())(t), must(nkeys.CreateAccount())(t)
+	id := must(account.PublicKey())(t)
+	resolver := &server.MemAccResolver{}
+	if err := resolver.Store(id, must(jwt.NewAccountClaims(id).Encode(operator))(t)); err != nil {
+		t.Fatal(err)
+	}
+	srv, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, AccountResolver: resolver,
+		TrustedKeys: []string{must(operator.PublicKey())(t)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	if !srv.ReadyForConnections(nextest.Patience) {
+		t.Fatal("the NATS server did not start")
+	}
+	access := func() nex.NATSAccess {
+		key := must(nkeys.CreateUser())(t)
+		return nex.NATSAccess{
+			URL: srv.ClientURL(), JWT: must(jwt.NewUserClaims(must(key.PublicKey())(t)).Encode(account))(t),
+			Seed: nex.Secret(must(key.Seed())(t)),
+		}
+	}
+	return srv.ClientURL(), access(), access()
+}
+
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// TestTriggersElsewhere: a function is triggered where its request says, and
+// what that takes does not leave the node.
+func TestTriggersElsewhere(t *testing.T) {
+	url, user, access := elsewhere(t)
+	r := newRig(t, settings(t))
+	w := r.upload(t, "elsewhere", nex.V8, []byte(`(s, p, ctx) => JSON.stringify(ctx) + JSON.stringify(ctx.env)`))
+	w.TriggerSubjects, w.TriggerConnection = []string{"away.>"}, &access
+	deployed, err := r.deploy(t, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	nc, err := nats.Connect(url, nats.UserJWTAndSeed(user.JWT, string(user.Seed)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	reply, err := nc.Request("away.echo", []byte("hi"), nextest.Patience)
+	if err != nil || !strings.Contains(string(reply.Data), "away.echo") {
+		t.Fatalf("answered %v, %v", reply, err)
+	}
+	if _, err := r.nc.Request("away.echo", nil, nextest.Patience); err != nats.ErrNoResponders {
+		t.Errorf("on the node's own NATS: %v", err)
+	}
+	info, err := r.Info(t.Context(), r.node.NodeID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := must(json.Marshal(info))(t)
+	for _, secret := range []string{string(access.Seed), access.JWT} {
+		if strings.Contains(string(text)+string(reply.Data), secret) {
+			t.Errorf("told: %s %s", text, reply.Data)
+		}
+	}
+	if err := r.stop(t, w.Name, deployed.ID); err != nil {
+		t.Error(err)
+	}
+	if _, err := nc.Request("away.echo", nil, nextest.Patience); err != nats.ErrNoResponders {
+		t.Errorf("after the stop: %v", err)
+	}
+}
+
+func TestTriggersNowhere(t *testing.T) {
+	_, _, access := elsewhere(t)
+	r := newRig(t, settings(t))
+	w := r.upload(t, "nowhere", nex.V8, []byte(echo))
+	w.TriggerSubjects = []string{"away"}
+	changed := func(change func(*nex.NATSAccess)) *nex.NATSAccess {
+		a := access
+		change(&a)
+		return &a
+	}
+	for name, a := range map[string]*nex.NATSAccess{
+		"nobody there":   changed(func(a *nex.NATSAccess) { a.URL = "nats://127.0.0.1:1" }),
+		"not let in":     changed(func(a *nex.NATSAccess) { a.JWT, a.Seed = "", "" }),
+		"no server":      changed(func(a *nex.NATSAccess) { a.URL = "" }),
+		"another scheme": changed(func(a *nex.NATSAccess) { a.URL = "http://127.0.0.1" }),
+		"half a user":    changed(func(a *nex.NATSAccess) { a.Seed = "" }),
+		"no seed":        changed(func(a *nex.NATSAccess) { a.Seed = "SUsecret" }),
+	} {
+		w.TriggerConnection = a
+		_, err := r.deploy(t, w)
+		if err == nil || strings.Contains(err.Error(), "SU") && !strings.Contains(err.Error(), "SU...") {
+			t.Errorf("%s: %v", name, err)
+		}
+		t.Logf("%s: %v", name, err)
+	}
+	if n, err := r.Ping(t.Context(), r.node.NodeID); err != nil || n.RunningMachines != 0 {
+		t.Errorf("%+v, %v", n, err)
+	}
+}
