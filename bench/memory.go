@@ -138,6 +138,11 @@ func (s *stage) idleFunctions(ctx context.Context, name string, engine nex.Setti
 		}
 	}
 	after := rss(s.nodes.Process.Pid) + s.agents()
+	for name := range ids { // all of them at the same time
+		if err := s.firstReply(ctx, target{name, "bench.idle." + name}); err != nil {
+			return 0, err
+		}
+	}
 	for name, id := range ids {
 		if err := s.stop(ctx, name, id); err != nil {
 			return 0, err

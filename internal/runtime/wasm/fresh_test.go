@@ -125,7 +125,7 @@ func TestCallsFindAFreshModule(t *testing.T) {
 
 // TestProgramsFindAFreshModule is the same with what compilers make.
 func TestProgramsFindAFreshModule(t *testing.T) {
-	for name, o := range map[string]Options{"rust": RustEcho(t), "go": Behaving("subject"), "go fails": Behaving("throw"), "go panics": Behaving("panic")} {
+	for name, o := range map[string]Options{"rust": RustEcho(t), "c": example(t, "testdata/c/state.wasm"), "go": Behaving("subject"), "go fails": Behaving("throw"), "go panics": Behaving("panic")} {
 		t.Run(name, func(t *testing.T) {
 			o.MaxConcurrency = 1
 			f := mustLoad(t, o)
