@@ -157,7 +157,7 @@ func (c *Client) Invoke(t Trigger, due time.Time, hurry bool, done func(Result, 
 		}
 		r, err := decodeResult(o.data)
 		if err != nil {
-			c.link.fail(err)
+			c.link.fail(err, t.ID)
 		}
 		r.Elapsed = min(r.Elapsed, time.Since(start)) // whatever the guest says
 		done(r, err)

@@ -29,13 +29,16 @@ func FuzzReadFrame(f *testing.F) {
 func FuzzDecode(f *testing.F) {
 	f.Add(encodeTrigger(Trigger{ID: "w", Subject: "s", Reply: "r", Header: map[string][]string{"k": {"v"}}})[1:])
 	f.Add(encodeLog("w", 4, "text")[1:])
+	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 3, 233})
 	f.Add(encodeFailure(io.EOF))
 	f.Add(encodePut("w")[1:])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if tr, err := decodeTrigger(data); err == nil && tr.Timeout < 0 {
 			t.Errorf("timeout %d", tr.Timeout)
 		}
-		_, _ = decodeResult(data)
+		if r, err := decodeResult(data); err == nil && countHeaders(r.Header) > maxHeaders {
+			t.Errorf("%d headers", countHeaders(r.Header))
+		}
 		_, _, _, _ = decodeLog(data)
 		_, _, _ = decodePut(data)
 		if decodeFailure(data) == nil {

@@ -528,3 +528,15 @@ func TestDeadlineReachesSlowCallOfTheReader(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestRepliesWithTooManyHeaders(t *testing.T) {
+	c := connect(t, &agent{invoke: func(_ context.Context, tr guest.Trigger) (guest.Result, error) {
+		return guest.Result{Header: map[string][]string{"A": make([]string, len(tr.Payload))}}, nil
+	}})
+	for n, want := range map[int]nex.Code{1000: "", 1001: nex.BadReply} {
+		_, err := c.Invoke(t.Context(), guest.Trigger{Payload: make([]byte, n), Timeout: time.Minute})
+		if got := nex.CodeOf(err); got != want {
+			t.Errorf("%d headers: %v", n, err)
+		}
+	}
+}

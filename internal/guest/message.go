@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"nex"
@@ -138,11 +139,7 @@ func encodeTrigger(t Trigger) []byte {
 }
 
 func appendHeader(b []byte, header map[string][]string) []byte {
-	n := 0
-	for _, values := range header {
-		n += len(values)
-	}
-	b = binary.BigEndian.AppendUint32(b, uint32(n))
+	b = binary.BigEndian.AppendUint32(b, uint32(countHeaders(header)))
 	for key, values := range header {
 		for _, v := range values {
 			b = appendText(appendText(b, key), v)
@@ -151,9 +148,25 @@ func appendHeader(b []byte, header map[string][]string) []byte {
 	return b
 }
 
-// header reads what appendHeader wrote; it is nil if that is empty.
-func (s *scanner) header() (header map[string][]string) {
-	for n := s.uint32(); n > 0 && s.err == nil; n-- {
+// maxHeaders is how many headers a reply may have: each takes much more memory
+// than it has bytes.
+const maxHeaders = 1000
+
+func countHeaders(header map[string][]string) (n int) {
+	for _, values := range header {
+		n += len(values)
+	}
+	return n
+}
+
+// header reads what appendHeader wrote, unless it is too much; it is nil if that
+// is empty.
+func (s *scanner) header(most int) (header map[string][]string) {
+	n := s.uint32()
+	if n > most {
+		s.err = errMessage
+	}
+	for ; n > 0 && s.err == nil; n-- {
 		if header == nil {
 			header = map[string][]string{}
 		}
@@ -168,7 +181,7 @@ func decodeTrigger(body []byte) (Trigger, error) {
 	var t Trigger
 	t.Timeout = time.Duration(s.uint64() & (1<<63 - 1))
 	t.ID, t.Subject, t.Reply = s.text(), s.text(), s.text()
-	t.Header = s.header()
+	t.Header = s.header(math.MaxInt)
 	t.Payload = s.rest
 	return t, s.err
 }
@@ -180,7 +193,7 @@ func encodeResult(r Result) (head, payload []byte) {
 
 func decodeResult(body []byte) (Result, error) {
 	s := scanner{rest: body}
-	r := Result{Elapsed: time.Duration(s.uint64() & (1<<63 - 1)), Header: s.header()}
+	r := Result{Elapsed: time.Duration(s.uint64() & (1<<63 - 1)), Header: s.header(maxHeaders)}
 	r.Payload = s.rest
 	return r, s.err
 }

@@ -109,6 +109,9 @@ func (s *Server) serve(ctx *serving, m method, body []byte) (head, reply []byte,
 		if err != nil {
 			return nil, nil, err
 		}
+		if n := countHeaders(r.Header); n > maxHeaders {
+			return nil, nil, nex.Errorf(nex.BadReply, "a reply has at most %d headers, not %d", maxHeaders, n)
+		}
 		head, reply = encodeResult(r)
 		if fits(head, reply) != nil {
 			return nil, nil, nex.Errorf(nex.BadReply, "reply of %d bytes is over the limit of %d", len(head)+len(reply), MaxMessage)
