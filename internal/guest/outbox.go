@@ -59,6 +59,9 @@ func (o *outbox) offer(f frame, how leave, limit int) (ok bool, wait <-chan stru
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.waiting) >= limit {
+		if !o.writing {
+			o.wake() // what waits may be held back for a release that this sender puts off
+		}
 		return false, o.taken
 	}
 	o.addLocked(f, how)

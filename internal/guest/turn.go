@@ -39,13 +39,28 @@ func (t *turn) judge(took time.Duration) {
 	}
 }
 
+// begin notes that the reader works on a call, and reports whether nobody minds
+// it: then the caller starts mind.
+func (t *turn) begin() (v uint64, alone bool) {
+	v = t.state.Add(1) // first, so that rest sees it or is seen
+	return v, !t.awake.Load() && t.awake.CompareAndSwap(false, true)
+}
+
+// rest reports whether mind may end, which saw the state v last.
+func (t *turn) rest(v uint64) bool {
+	t.awake.Store(false)
+	// A call that began before this store is seen now; one that begins later
+	// has another started.
+	return t.state.Load() == v || !t.awake.CompareAndSwap(false, true)
+}
+
 // workInTurn runs a call on the reader's goroutine, and reports whether that still
 // has the turn.
 func (l *link) workInTurn(j job) bool {
-	if !l.turn.awake.Load() && l.turn.awake.CompareAndSwap(false, true) {
+	v, alone := l.turn.begin()
+	if alone {
 		l.wg.Go(l.mind)
 	}
-	v := l.turn.state.Add(1)
 	l.answer(j.s, j.f, false)
 	if l.turn.state.CompareAndSwap(v, v+1) {
 		return true
@@ -77,10 +92,7 @@ func (l *link) mind() {
 			rest++
 		}
 		if rest > restful && v%2 == 0 {
-			l.turn.awake.Store(false)
-			// A call that began before this store is seen now; one that
-			// begins later wakes another.
-			if l.turn.state.Load() == v || !l.turn.awake.CompareAndSwap(false, true) {
+			if l.turn.rest(v) {
 				return
 			}
 			rest = 0
