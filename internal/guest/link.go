@@ -256,7 +256,11 @@ func (l *link) begin(who string, head, body []byte, due time.Time, how leave, do
 		return
 	}
 	if len(head)+len(body) > maxFrame {
-		l.wg.Go(func() { l.beginLong(id, head, body, due) })
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.err == nil { // else the call is answered, and close may wait no more
+			l.wg.Go(func() { l.beginLong(id, head, body, due) })
+		}
 		return
 	}
 	f := frame{kind: kindCall, id: id, head: head, body: body}
@@ -270,6 +274,14 @@ func (l *link) beginLong(id uint32, head, body []byte, due time.Time) {
 	defer cancel()
 	if err := l.send(ctx, kindCall, id, head, body, soon); err != nil {
 		l.settle(id, outcome{err: err})
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.pending[id]; c != nil && c.done == nil {
+		// It was given up on its way: what told the other end so came before
+		// the end of the call, and meant nothing there.
+		l.outbox.add(frame{kind: kindCancel, id: id}, soon)
 	}
 }
 
