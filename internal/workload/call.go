@@ -82,15 +82,14 @@ func (c *call) end(r guest.Result, err error) {
 // sendable reports why a result cannot be a NATS message. What a guest says is
 // not trusted to be one.
 func (c *call) sendable(r guest.Result) error {
-	size := len(r.Payload)
 	for key, values := range r.Header {
 		for _, v := range values {
 			if !validHeader(key, v) {
 				return nex.Errorf(nex.BadReply, "reply header %.40q cannot be sent", key)
 			}
-			size += len(key) + len(v) + len(": \r\n")
 		}
 	}
+	size := (&nats.Msg{Header: r.Header, Data: r.Payload}).Size()
 	if limit := c.conn.MaxPayload(); int64(size) > limit {
 		return nex.Errorf(nex.BadReply, "reply of %d bytes is over the server's limit of %d", size, limit)
 	}
@@ -114,7 +113,7 @@ func (c *call) answer(r guest.Result, err error) {
 	if nex.ValidReply(c.m.Reply) {
 		reply := &nats.Msg{Subject: c.m.Reply, Header: r.Header, Data: r.Payload}
 		if err != nil {
-			reply = failure(c.m.Reply, err)
+			reply = failure(c.m.Reply, err, c.conn.MaxPayload())
 		}
 		if err := c.conn.PublishMsg(reply); err != nil {
 			w.log.Warn("Reply could not be sent", "error", err)
@@ -125,10 +124,20 @@ func (c *call) answer(r guest.Result, err error) {
 	})
 }
 
+const (
+	// textShare is the part of a message that an error's text may take: JSON may
+	// need six times as much for it, and a header has it once more.
+	textShare = 16
+	// shortest is what is left of a text in any case, in bytes.
+	shortest = 64
+)
+
 // failure is the reply to a call that failed: the headers of NATS micro and
-// the error as JSON.
-func failure(subject string, err error) *nats.Msg {
-	e := &nex.Error{Code: nex.CodeOf(err), Message: err.Error()}
+// the error as JSON, cut to what the server takes.
+func failure(subject string, err error, limit int64) *nats.Msg {
+	text := err.Error()
+	text = text[:min(len(text), int(max(limit/textShare, shortest)))]
+	e := &nex.Error{Code: nex.CodeOf(err), Message: text}
 	m := nats.NewMsg(subject)
 	m.Header.Set(micro.ErrorHeader, oneLine(e.Message))
 	m.Header.Set(micro.ErrorCodeHeader, strconv.Itoa(e.Code.Status()))

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"nex"
@@ -164,7 +165,11 @@ type bench struct {
 
 func newBench(t *testing.T, limits workload.Limits) *bench {
 	t.Helper()
-	s := nextest.Server(t)
+	return newBenchOn(t, nextest.Server(t), limits)
+}
+
+func newBenchOn(t *testing.T, s *server.Server, limits workload.Limits) *bench {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "artifact")
 	if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
