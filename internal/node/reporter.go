@@ -150,10 +150,11 @@ func (r *reporter) Called(c workload.Call) {
 
 // run publishes call records until ctx ends, and then those that wait.
 func (r *reporter) run(ctx context.Context) {
-	for ctx.Err() == nil {
+	for last := false; !last; {
 		select {
 		case <-r.due.C:
 		case <-ctx.Done():
+			last = true
 		}
 		r.mu.Lock()
 		calls := r.calls
