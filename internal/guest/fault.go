@@ -20,7 +20,13 @@ const (
 	FaultOthers
 	// FaultOwn is a loss for which this workload may be to blame.
 	FaultOwn
+	// FaultCrowd is a loss for which this workload may be to blame, and many
+	// others as well.
+	FaultCrowd
 )
+
+// few is how many suspects of one loss are no crowd.
+const few = 8
 
 // errRunaway ends a link whose agent says that it cannot stop a function.
 var errRunaway = errors.New("the agent cannot stop a function")
@@ -71,9 +77,12 @@ func (c *Client) blame(suspects map[string]bool) {
 			continue
 		}
 		fault := FaultUnknown
-		if suspects[id] {
+		switch {
+		case suspects[id] && len(suspects) > few:
+			fault = FaultCrowd
+		case suspects[id]:
 			fault = FaultOwn
-		} else if len(suspects) > 0 {
+		case len(suspects) > 0:
 			fault = FaultOthers
 		}
 		sink.Lost(fault)

@@ -76,6 +76,12 @@ func TestWhoseFaultALossMayBe(t *testing.T) {
 		go c.hangUp()
 		c.want(t, map[string]guest.Fault{"busy": guest.FaultOwn, "other": guest.FaultOwn, "idle": guest.FaultOthers})
 	})
+	t.Run("crash with a crowd", func(t *testing.T) {
+		c := newCrowd(t)
+		c.begin(time.Hour, "busy", "1", "2", "3", "4", "5", "6", "7", "8")
+		go c.hangUp()
+		c.want(t, map[string]guest.Fault{"busy": guest.FaultCrowd, "other": guest.FaultOthers, "idle": guest.FaultOthers})
+	})
 	t.Run("hang", func(t *testing.T) {
 		c := newCrowd(t)
 		c.begin(time.Hour, "other")

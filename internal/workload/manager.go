@@ -50,7 +50,7 @@ type Manager struct {
 func NewManager(cfg Config) *Manager {
 	return &Manager{
 		cfg:     cfg,
-		sharing: sharing{guests: cfg.Guests, shared: map[string][]*tenancy{}},
+		sharing: sharing{guests: cfg.Guests, shared: map[group][]*tenancy{}},
 		byID:    map[string]*workload{},
 	}
 }

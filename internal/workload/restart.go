@@ -37,7 +37,7 @@ func (r restart) afterLoss(f guest.Fault, tries int) time.Duration {
 	switch f {
 	case guest.FaultOthers:
 		return 0
-	case guest.FaultOwn:
+	case guest.FaultOwn, guest.FaultCrowd:
 		return delay(tries + 1)
 	}
 	return delay(tries)

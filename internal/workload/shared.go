@@ -10,13 +10,13 @@ import (
 const maxFunctions = 1000
 
 // sharing gives every service a guest of its own, and the functions of one
-// namespace one guest together; when that is full they have another one. A
-// shared guest is released by its last user.
+// group one guest together; when that is full they have another one. A shared
+// guest is released by its last user.
 type sharing struct {
 	guests Guests
 
 	mu     sync.Mutex
-	shared map[string][]*tenancy // by namespace
+	shared map[group][]*tenancy
 }
 
 // tenancy is a shared guest, or one on its way. Fields above ready are guarded
@@ -32,17 +32,17 @@ type tenancy struct {
 
 // seat is a workload's place on a guest; release gives it back.
 type seat struct {
-	guest     Guest
-	sharing   *sharing
-	namespace string
-	tenancy   *tenancy // nil for a guest that is not shared
-	kept      bool     // the workload has come up here; guarded by sharing.mu
+	guest   Guest
+	sharing *sharing
+	group   group
+	tenancy *tenancy // nil for a guest that is not shared
+	kept    bool     // the workload has come up here; guarded by sharing.mu
 }
 
-// acquire returns a seat for a workload: on a guest of its own if it is a
-// service or to be alone.
-func (s *sharing) acquire(ctx context.Context, spec Spec, alone bool) (*seat, error) {
-	if alone || !spec.Type.IsFunction() {
+// acquire returns a seat for a workload: on a guest of its own if it is to
+// be alone, else on one of its group's.
+func (s *sharing) acquire(ctx context.Context, with group, alone bool) (*seat, error) {
+	if alone {
 		g, err := s.guests.Take(ctx)
 		if err != nil {
 			return nil, err
@@ -50,8 +50,8 @@ func (s *sharing) acquire(ctx context.Context, spec Spec, alone bool) (*seat, er
 		return &seat{guest: g}, nil
 	}
 	for {
-		t, first := s.join(spec.Namespace)
-		p := &seat{sharing: s, namespace: spec.Namespace, tenancy: t}
+		t, first := s.join(with)
+		p := &seat{sharing: s, group: with, tenancy: t}
 		if first {
 			t.guest, t.err = s.guests.Take(ctx)
 			close(t.ready)
@@ -75,18 +75,18 @@ func (s *sharing) acquire(ctx context.Context, spec Spec, alone bool) (*seat, er
 	}
 }
 
-// join finds a tenancy of a namespace that has room, or begins one.
-func (s *sharing) join(namespace string) (t *tenancy, first bool) {
+// join finds a tenancy of a group that has room, or begins one.
+func (s *sharing) join(with group) (t *tenancy, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range s.shared[namespace] {
+	for _, t := range s.shared[with] {
 		if t.users < maxFunctions && !t.full && !t.over() {
 			t.users++
 			return t, false
 		}
 	}
 	t = &tenancy{users: 1, ready: make(chan struct{})}
-	s.shared[namespace] = append(s.shared[namespace], t)
+	s.shared[with] = append(s.shared[with], t)
 	return t, true
 }
 
@@ -143,9 +143,9 @@ func (p *seat) release() {
 	t.full = t.full && !p.kept
 	last := t.users == 0
 	if last {
-		rest := slices.DeleteFunc(s.shared[p.namespace], func(o *tenancy) bool { return o == t })
-		if s.shared[p.namespace] = rest; len(rest) == 0 {
-			delete(s.shared, p.namespace)
+		rest := slices.DeleteFunc(s.shared[p.group], func(o *tenancy) bool { return o == t })
+		if s.shared[p.group] = rest; len(rest) == 0 {
+			delete(s.shared, p.group)
 		}
 	}
 	s.mu.Unlock()

@@ -53,7 +53,7 @@ func (w *workload) start(ctx context.Context) (*stay, error) {
 // settle brings the workload onto one guest. If that fails it reports whether
 // another guest may do.
 func (w *workload) settle(ctx context.Context, art artifact.Artifact) (s *stay, again bool, err error) {
-	seat, err := w.m.sharing.acquire(ctx, w.spec, w.alone)
+	seat, err := w.m.sharing.acquire(ctx, w.group, w.alone)
 	if err != nil {
 		return nil, false, fmt.Errorf("%s: %w", textPool, err)
 	}
@@ -76,7 +76,7 @@ func (w *workload) settle(ctx context.Context, art artifact.Artifact) (s *stay, 
 
 // elsewhere reports whether a function that did not load is to be tried on
 // another guest: this one was full, or was lost meanwhile. Who may have been the
-// reason for the loss is tried alone, once.
+// reason for the loss is tried alone, once, or first in a smaller group.
 func (w *workload) elsewhere(s *stay, err error) bool {
 	if nex.CodeOf(err) == nex.Exhausted {
 		return s.full()
@@ -85,11 +85,7 @@ func (w *workload) elsewhere(s *stay, err error) bool {
 	if !lost || !w.spec.Type.IsFunction() {
 		return false
 	}
-	if fault == guest.FaultOwn && !w.alone {
-		w.alone = true
-		return true
-	}
-	return fault == guest.FaultOthers
+	return w.part(fault) || fault == guest.FaultOthers
 }
 
 // stage makes sure the artifact is on disk: the one first deployed, even if

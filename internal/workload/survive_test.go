@@ -19,6 +19,9 @@ func (g *fakeGuest) crash(suspects ...string) {
 		fault := guest.FaultUnknown
 		if slices.Contains(suspects, id) {
 			fault = guest.FaultOwn
+			if len(suspects) > 8 {
+				fault = guest.FaultCrowd
+			}
 		} else if len(suspects) > 0 {
 			fault = guest.FaultOthers
 		}

@@ -46,7 +46,8 @@ type workload struct {
 	triggers *triggers
 	busy     atomic.Int64 // nanoseconds spent in calls
 	bytes    int64        // guarded by Manager.mu
-	alone    bool         // it shares no guest any more; of the loop alone
+	group    group        // whom it shares a guest with; of the loop alone
+	alone    bool         // it shares none, or no more; of the loop alone
 
 	mu       sync.Mutex
 	state    state
@@ -59,6 +60,7 @@ type workload struct {
 func begin(m *Manager, id string, spec Spec, started chan<- error) *workload {
 	w := &workload{
 		m: m, id: id, spec: spec, done: make(chan struct{}),
+		group: group{namespace: spec.Namespace}, alone: !spec.Type.IsFunction(),
 		log: m.cfg.Log.With("workload", spec.Name, "id", id),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -98,7 +100,7 @@ func (w *workload) run(ctx context.Context, started chan<- error) {
 			tries = attempt
 		}
 		offender := last.fault == guest.FaultOwn && w.spec.Type.IsFunction()
-		w.alone = w.alone || offender
+		w.part(last.fault)
 		w.report(nex.WorkloadRestarting{
 			Name: w.spec.Name, Attempt: attempt, Reason: last.reason(), DelayMS: delay.Milliseconds(), Offender: offender,
 		})
@@ -238,6 +240,8 @@ func (e end) reason() string {
 		return e.err.Error()
 	case e.fault == guest.FaultOwn:
 		return "machine lost, perhaps through this workload"
+	case e.fault == guest.FaultCrowd:
+		return "machine lost through one of many workloads, perhaps this one"
 	case e.fault == guest.FaultOthers:
 		return "machine lost through another workload"
 	}
