@@ -87,7 +87,8 @@ func (f *Function) instantiate() (*instance, error) {
 	}
 	i.memory.first = uint64(len(i.memory.buf))
 	if f.shared != nil && !f.reactor {
-		if err := i.memory.adopt(f.shared); err != nil {
+		// Memory that the system had no room to map is reset the slower way.
+		if err := i.memory.adopt(f.shared); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			i.close()
 			return nil, err
 		}
