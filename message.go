@@ -69,7 +69,7 @@ func (a NATSAccess) Validate() error {
 		return nil
 	}
 	if prefix, _, err := nkeys.DecodeSeed([]byte(a.Seed)); err != nil || prefix != nkeys.PrefixByteUser {
-		return errors.New("nats_user_seed is not the seed of a NATS user, as in SU...")
+		return errors.New("nats_user_seed must be the seed of a NATS user")
 	}
 	return nil
 }

@@ -66,7 +66,7 @@ var goldenBefore = map[string]func(*player, *testing.T){
 var goldenOurs = map[string]struct{ why, node, subject, reply string }{
 	"control_deploy/overrides": {
 		why:   "the connection on file is no connection, and our nodes say so rather than running a function that nothing triggers",
-		reply: `{"type":"io.nats.nex.v1.run_response","data":"","error":"Invalid deploy request: trigger_connection: nats_user_seed is not the seed of a NATS user, as in SU..."}`,
+		reply: `{"type":"io.nats.nex.v1.run_response","data":"","error":"Invalid deploy request: trigger_connection: nats_user_seed must be the seed of a NATS user"}`,
 	},
 	"control_info_lameduck/lameduck failure": {
 		why:     "our nodes fail at nothing there, but may refuse; the reason follows the text",
