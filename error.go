@@ -33,12 +33,17 @@ const (
 	BadReply    Code = "bad_reply"     // the function returned a value that has no reply form
 )
 
+// TooLarge is a code of host services, besides [Invalid], [Denied], [NotFound],
+// [Timeout], [Overloaded], [Unavailable] and [Unsupported]: a value is over a
+// limit.
+const TooLarge Code = "too_large"
+
 // httpStatus gives every code the number that NATS micro clients expect in
 // the Nats-Service-Error-Code header.
 var httpStatus = map[Code]int{
 	Invalid: 400, Unauthorized: 401, Denied: 403, NotFound: 404, NoSuchNode: 404, Exhausted: 429,
 	LameDuck: 503, Unsupported: 501, Unavailable: 503, Internal: 500,
-	Timeout: 504, Exception: 500, OutOfMemory: 507, Overloaded: 503, BadReply: 502,
+	Timeout: 504, Exception: 500, OutOfMemory: 507, Overloaded: 503, BadReply: 502, TooLarge: 413,
 }
 
 // Status returns the number sent in the Nats-Service-Error-Code header: the
@@ -50,7 +55,7 @@ func (c Code) Status() int {
 	return 500
 }
 
-// Known reports whether c is one of the codes above.
+// Known reports whether c is a code of this package.
 func (c Code) Known() bool {
 	_, ok := httpStatus[c]
 	return ok

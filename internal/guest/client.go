@@ -10,10 +10,12 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"nex"
 )
 
-// Sink takes what one workload says unasked. Its functions run on the link's
-// reader: they must return soon and must not call the Client.
+// Sink takes what one workload says unasked. Its functions but Host run on the
+// link's reader: they must return soon and must not call the Client.
 type Sink struct {
 	Log    func(level slog.Level, text string)
 	Exited func(Exit) // at most once; nil for functions, which do not exit
@@ -21,6 +23,10 @@ type Sink struct {
 	// guest was lost, and whose fault that may be. It is not called when the
 	// node itself ended the link. May be nil.
 	Lost func(Fault)
+	// Host answers what the workload's code asks of host services, on a
+	// goroutine of its own; ctx ends when the answer is not wanted any more.
+	// Nil if there are none.
+	Host func(ctx context.Context, c HostCall) (Message, error)
 }
 
 // Client is the node's end of a link whose agent has said hello.
@@ -37,7 +43,8 @@ type Client struct {
 // closes it on error.
 func Greet(ctx context.Context, conn net.Conn) (*Client, error) {
 	c := &Client{sinks: map[string]Sink{}}
-	c.link = newLink(conn, nil, c.notice)
+	c.link = newLink(conn, c.serve, c.notice)
+	c.link.guarded = true
 	c.link.blame = c.blame
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }) // fails only on a closed conn
 	hello, err := readHello(c.link)
@@ -172,6 +179,35 @@ func (c *Client) Err() error { return c.link.cause() }
 
 // Close ends the link and waits for everything it started.
 func (c *Client) Close() { c.link.close() }
+
+// longestHostCall bounds what an agent may say of how long it waits.
+const longestHostCall = 15 * time.Minute
+
+// serve answers the agent's calls, all of which are for host services.
+func (c *Client) serve(ctx *serving, m method, body []byte) (head, reply []byte, err error) {
+	if m != methodHost {
+		return nil, nil, nex.Errorf(nex.Unsupported, "a node has no method %d", m)
+	}
+	call, err := decodeHostCall(body)
+	if err != nil {
+		return nil, nil, err
+	}
+	sink, ok := c.sink(call.ID)
+	if !ok || sink.Host == nil {
+		return nil, nil, nex.Errorf(nex.Unsupported, "No such host service: %.40s", call.Service)
+	}
+	call.Timeout = min(call.Timeout, longestHostCall)
+	c.link.expire(ctx, time.Now().Add(call.Timeout))
+	answer, err := sink.Host(ctx, call)
+	if err != nil {
+		return nil, nil, err
+	}
+	head, reply = encodeMessage(answer)
+	if fits(head, reply) != nil {
+		return nil, nil, nex.Errorf(nex.TooLarge, "answer of %d bytes is over the limit of %d", len(head)+len(reply), MaxMessage)
+	}
+	return head, reply, nil
+}
 
 func (c *Client) notice(body []byte) error {
 	if len(body) == 0 {

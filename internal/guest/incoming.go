@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"nex"
 )
 
 // read is the reader: it takes frames until the link ends, or until it loses
@@ -73,7 +75,7 @@ func (l *link) assemble(f frame) (mine bool, err error) {
 		if err != nil {
 			return true, err
 		}
-		if l.turn.slow.Load() < slow {
+		if !l.guarded && l.turn.slow.Load() < slow {
 			return l.workInTurn(j), nil
 		}
 		l.hand(j)
@@ -118,8 +120,9 @@ func (l *link) joinLocked(f *frame) (whole bool, err error) {
 
 // job is a call of the other end.
 type job struct {
-	s *serving
-	f frame
+	s    *serving
+	f    frame
+	over bool // it is refused, for there are too many bytes of others
 }
 
 // acceptLocked takes a call of the other end.
@@ -127,10 +130,14 @@ func (l *link) acceptLocked(f frame) (job, error) {
 	if _, taken := l.serving[f.id]; taken || f.id == 0 || len(f.body) == 0 || l.working >= 2*maxCalls || l.err != nil {
 		return job{}, fmt.Errorf("%w: call %d", errFrame, f.id)
 	}
-	s := &serving{}
-	l.serving[f.id] = s
+	j := job{s: &serving{}, f: f}
+	if l.guarded && l.asked+len(f.body) > maxAsked {
+		j.f.body, j.over = nil, true
+	}
+	l.asked += len(j.f.body)
+	l.serving[f.id] = j.s
 	l.working++
-	return job{s, f}, nil
+	return j, nil
 }
 
 // maxFree is how many workers may wait for jobs. They keep their stacks, which
@@ -149,7 +156,7 @@ func (l *link) hand(j job) {
 // work does a job, and others that come, until enough workers are free.
 func (l *link) work(j job) {
 	for {
-		l.answer(j.s, j.f, true)
+		l.answer(j, true)
 		if l.free.Add(1) > maxFree {
 			l.free.Add(-1)
 			return
@@ -163,11 +170,18 @@ func (l *link) work(j job) {
 	}
 }
 
+func (l *link) do(j job) (head, reply []byte, err error) {
+	if j.over {
+		return nil, nil, nex.Errorf(nex.Overloaded, "%d bytes of host calls are under way", maxAsked)
+	}
+	return l.serve(j.s, method(j.f.body[0]), j.f.body[1:])
+}
+
 // answer does what a call of the other end asks for and sends what came of it:
 // at once, or by the reader when it has worked on what else came.
-func (l *link) answer(s *serving, f frame, now bool) {
-	start := time.Now()
-	head, reply, err := l.serve(s, method(f.body[0]), f.body[1:])
+func (l *link) answer(j job, now bool) {
+	start, f := time.Now(), j.f
+	head, reply, err := l.do(j)
 	l.mu.Lock()
 	delete(l.serving, f.id) // its id may come again once the answer is out
 	how := soon
@@ -179,7 +193,7 @@ func (l *link) answer(s *serving, f frame, now bool) {
 		how = later
 	}
 	l.turn.judge(time.Since(start))
-	s.end(context.Canceled)
+	j.s.end(context.Canceled)
 	k := kindReply
 	if err != nil {
 		k, head, reply = kindFailure, nil, encodeFailure(err)
@@ -190,5 +204,6 @@ func (l *link) answer(s *serving, f frame, now bool) {
 	}
 	l.mu.Lock()
 	l.working--
+	l.asked -= len(f.body)
 	l.mu.Unlock()
 }

@@ -30,6 +30,9 @@ const (
 	// maxLong is how many messages of more than one frame are on their way
 	// at once in one direction, so that few are unfinished at the other end.
 	maxLong = 2
+	// maxAsked is how many bytes the calls of an end that is not trusted may
+	// have together.
+	maxAsked = 2 * MaxMessage
 	// hangAfter is how long the other end may take to answer a call that was
 	// cancelled before the link counts as hung.
 	hangAfter = 2 * time.Second
@@ -69,6 +72,9 @@ type link struct {
 	serve  serveFunc  // nil: the other end must not call
 	notice noticeFunc // nil: the other end must not send notices
 	blame  blameFunc  // nil: nobody asks
+	// guarded says that the other end is not trusted: what it asks must not hold
+	// up the reader, nor fill the memory.
+	guarded bool
 
 	outbox *outbox
 	turn   turn
@@ -86,6 +92,7 @@ type link struct {
 	alarmAt time.Time               // zero if it is not set
 	serving map[uint32]*serving     // theirs
 	working int                     // theirs whose answer is not queued yet
+	asked   int                     // bytes of those calls
 	parts   map[partKey][]byte      // unfinished messages
 	held    int                     // bytes in parts
 }

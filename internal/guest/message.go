@@ -23,6 +23,9 @@ const (
 	methodUndeploy                   // a workload id
 )
 
+// methodHost is what an agent calls on its node, see encodeHostCall.
+const methodHost method = 64
+
 // Topics of an agent's notices.
 const (
 	topicLog     = 1 + iota // see encodeLog
@@ -70,6 +73,22 @@ type Result struct {
 	Header  map[string][]string
 	Payload []byte
 	Elapsed time.Duration // spent in the function, as the agent measured it
+}
+
+// HostCall is what the code of a workload asks of a host service.
+type HostCall struct {
+	ID      string        // the workload, one that the agent has been given
+	Timeout time.Duration // how long the answer is waited for
+	Service string
+	Method  string
+	Message
+}
+
+// Message is what a host service is asked, or its answer.
+type Message struct {
+	Args    map[string]string
+	Header  map[string][]string
+	Payload []byte
 }
 
 // Exit tells how a service ended.
@@ -196,6 +215,65 @@ func decodeResult(body []byte) (Result, error) {
 	r := Result{Elapsed: time.Duration(s.uint64() & (1<<63 - 1)), Header: s.header(maxHeaders)}
 	r.Payload = s.rest
 	return r, s.err
+}
+
+// appendArgs writes texts with their names.
+func appendArgs(b []byte, args map[string]string) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(args)))
+	for name, value := range args {
+		b = appendText(appendText(b, name), value)
+	}
+	return b
+}
+
+// maxArgs is how many arguments a message to or from a host service may have.
+const maxArgs = 16
+
+// args reads what appendArgs wrote; it is nil if that is empty.
+func (s *scanner) args() (args map[string]string) {
+	n := s.uint32()
+	if n > maxArgs {
+		s.err = errMessage
+	}
+	for ; n > 0 && s.err == nil; n-- {
+		if args == nil {
+			args = map[string]string{}
+		}
+		name := s.text()
+		args[name] = s.text()
+	}
+	return args
+}
+
+// encodeHostCall returns what goes before the payload.
+func encodeHostCall(c HostCall) []byte {
+	b := make([]byte, 0, 128)
+	b = append(b, byte(methodHost))
+	b = binary.BigEndian.AppendUint64(b, uint64(max(c.Timeout, 0)))
+	b = appendText(appendText(appendText(b, c.ID), c.Service), c.Method)
+	return appendHeader(appendArgs(b, c.Args), c.Header)
+}
+
+func decodeHostCall(body []byte) (HostCall, error) {
+	s := scanner{rest: body}
+	var c HostCall
+	c.Timeout = time.Duration(s.uint64() & (1<<63 - 1))
+	c.ID, c.Service, c.Method = s.text(), s.text(), s.text()
+	c.Args = s.args()
+	c.Header = s.header(maxHeaders)
+	c.Payload = s.rest
+	return c, s.err
+}
+
+func encodeMessage(m Message) (head, payload []byte) {
+	return appendHeader(appendArgs(nil, m.Args), m.Header), m.Payload
+}
+
+func decodeMessage(body []byte) (Message, error) {
+	s := scanner{rest: body}
+	m := Message{Args: s.args(), Header: s.header(math.MaxInt)}
+	m.Payload = s.rest
+	return m, s.err
 }
 
 func encodeFailure(err error) []byte {

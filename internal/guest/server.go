@@ -85,6 +85,26 @@ func (s *Server) GiveUp(ctx context.Context, id string) {
 	}
 }
 
+// Host asks the node for what a workload's code wants of a host service, and
+// waits for the answer until ctx ends or the call's Timeout is over. Its errors
+// have codes.
+func (s *Server) Host(ctx context.Context, c HostCall) (Message, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	head := encodeHostCall(c)
+	if n := len(head) + len(c.Payload); n > MaxMessage {
+		return Message{}, nex.Errorf(nex.TooLarge, "%d bytes are over the limit of %d", n, MaxMessage)
+	}
+	data, err := s.link.call(ctx, "", head, c.Payload)
+	if ctx.Err() != nil && err == ctx.Err() {
+		return Message{}, nex.Errorf(nex.Timeout, "host service %s did not answer in time", c.Service)
+	}
+	if err != nil {
+		return Message{}, err
+	}
+	return decodeMessage(data)
+}
+
 func (s *Server) serve(ctx *serving, m method, body []byte) (head, reply []byte, err error) {
 	switch m {
 	case methodPut:

@@ -61,7 +61,7 @@ func (l *link) workInTurn(j job) bool {
 	if alone {
 		l.wg.Go(l.mind)
 	}
-	l.answer(j.s, j.f, false)
+	l.answer(j, false)
 	if l.turn.state.CompareAndSwap(v, v+1) {
 		return true
 	}
