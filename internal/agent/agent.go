@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"nex"
@@ -43,6 +42,8 @@ type Config struct {
 func Run(ctx context.Context, conn net.Conn, cfg Config) error {
 	a := &agent{cfg: cfg, uploads: map[string]*upload{}, loading: map[string]*loading{}, workloads: map[string]*workload{}}
 	a.server = guest.NewServer(conn, a)
+	a.overseer = newOverseer(a.giveUp)
+	defer a.overseer.end()
 	a.waits.Go(func() { warm(ctx) })
 	err := a.server.Run(ctx, guest.Hello{Version: cfg.Version, Types: types()})
 	return errors.Join(err, a.close())
@@ -54,7 +55,7 @@ type agent struct {
 	server *guest.Server
 	waits  sync.WaitGroup // one per service, and for the engine to be warm
 
-	running atomic.Int32 // calls, and functions being loaded
+	overseer *overseer // of calls, and of functions being loaded
 
 	mu        sync.Mutex
 	uploads   map[string]*upload
@@ -225,10 +226,9 @@ func (a *agent) Invoke(ctx context.Context, t guest.Trigger) (r guest.Result, er
 		return guest.Result{}, nex.Errorf(nex.NotFound, "no function %s on this machine", t.ID)
 	}
 	defer a.guard(t.ID, &err)
-	defer a.watch(ctx, t.ID)()
-	start := time.Now()
+	defer a.overseer.back(a.overseer.begin(ctx, t.ID))
 	reply, err := w.function.Invoke(ctx, runtime.Trigger{Subject: t.Subject, Reply: t.Reply, Header: t.Header, Payload: t.Payload})
-	return guest.Result{Header: reply.Header, Payload: reply.Payload, Elapsed: time.Since(start)}, err
+	return guest.Result{Header: reply.Header, Payload: reply.Payload}, err
 }
 
 // Undeploy ends a workload, also one that is being loaded, and removes what it

@@ -53,7 +53,7 @@ func (a *agent) loadFunction(ctx context.Context, d guest.Deploy, path string, l
 		}
 		ctx, cancel := context.WithTimeout(ctx, js.LoadTimeout)
 		defer cancel()
-		defer a.watch(ctx, d.ID)()
+		defer a.overseer.back(a.overseer.begin(ctx, d.ID))
 		return js.Load(ctx, engine, js.Options{
 			Name: d.File, Code: code, Env: d.Environment,
 			Namespace: d.Namespace, Workload: d.Name, ID: d.ID, Log: log,

@@ -197,7 +197,7 @@ func (c *Client) serve(ctx *serving, m method, body []byte) (head, reply []byte,
 		return nil, nil, nex.Errorf(nex.Unsupported, "No such host service: %.40s", call.Service)
 	}
 	call.Timeout = min(call.Timeout, longestHostCall)
-	c.link.expire(ctx, time.Now().Add(call.Timeout))
+	c.link.expire(ctx, ctx.began.Add(call.Timeout))
 	answer, err := sink.Host(ctx, call)
 	if err != nil {
 		return nil, nil, err

@@ -180,7 +180,8 @@ func (l *link) do(j job) (head, reply []byte, err error) {
 // answer does what a call of the other end asks for and sends what came of it:
 // at once, or by the reader when it has worked on what else came.
 func (l *link) answer(j job, now bool) {
-	start, f := time.Now(), j.f
+	f := j.f
+	j.s.began = time.Now()
 	head, reply, err := l.do(j)
 	l.mu.Lock()
 	delete(l.serving, f.id) // its id may come again once the answer is out
@@ -192,7 +193,7 @@ func (l *link) answer(j job, now bool) {
 	if !now {
 		how = later
 	}
-	l.turn.judge(time.Since(start))
+	l.turn.judge(time.Since(j.s.began))
 	j.s.end(context.Canceled)
 	k := kindReply
 	if err != nil {

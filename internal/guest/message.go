@@ -72,7 +72,7 @@ type Trigger struct {
 type Result struct {
 	Header  map[string][]string
 	Payload []byte
-	Elapsed time.Duration // spent in the function, as the agent measured it
+	Elapsed time.Duration // spent in the function, as the agent measures it
 }
 
 // HostCall is what the code of a workload asks of a host service.

@@ -19,7 +19,8 @@ type Handler interface {
 	// Put appends a piece to the artifact of a workload to come.
 	Put(ctx context.Context, id string, piece []byte) error
 	Deploy(ctx context.Context, d Deploy) error
-	// Invoke runs a function; ctx carries the call's deadline.
+	// Invoke runs a function; ctx carries the call's deadline. How long it took is
+	// measured by the Server.
 	Invoke(ctx context.Context, t Trigger) (Result, error)
 	Undeploy(ctx context.Context, id string) error
 }
@@ -124,11 +125,12 @@ func (s *Server) serve(ctx *serving, m method, body []byte) (head, reply []byte,
 		if err != nil {
 			return nil, nil, err
 		}
-		s.link.expire(ctx, time.Now().Add(t.Timeout))
+		s.link.expire(ctx, ctx.began.Add(t.Timeout))
 		r, err := s.handler.Invoke(ctx, t)
 		if err != nil {
 			return nil, nil, err
 		}
+		r.Elapsed = time.Since(ctx.began)
 		if n := countHeaders(r.Header); n > maxHeaders {
 			return nil, nil, nex.Errorf(nex.BadReply, "a reply has at most %d headers, not %d", maxHeaders, n)
 		}

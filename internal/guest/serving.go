@@ -11,7 +11,8 @@ import (
 // by the link's one alarm: a timer for each call would cost more than most
 // calls do.
 type serving struct {
-	due time.Time // zero for none; set before anybody else sees the context
+	began time.Time
+	due   time.Time // zero for none; set before anybody else sees the context
 
 	mu    sync.Mutex
 	err   error
