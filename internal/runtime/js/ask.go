@@ -10,7 +10,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/nlnwa/whatwg-url/url"
@@ -20,14 +19,13 @@ import (
 // parser.
 const maxURL = 64 << 10
 
-// digests are the digests that Ask computes, by their names in Web Crypto.
+// digests are the digests that ask computes, by their names in Web Crypto.
 var digests = map[string]crypto.Hash{
 	"SHA-1": crypto.SHA1, "SHA-256": crypto.SHA256, "SHA-384": crypto.SHA384, "SHA-512": crypto.SHA512,
 }
 
-// Ask answers the prelude's host.ask, which has Go do what it does best. The
-// answer is nil where the input is not what it must be, or ctx ended.
-func Ask(ctx context.Context, what string, input []byte) []byte {
+// ask answers those questions of the prelude that have Go do what it does best.
+func ask(ctx context.Context, what string, input []byte) []byte {
 	if digest, ok := digests[what]; ok {
 		return sum(ctx, digest, input)
 	}
@@ -160,16 +158,4 @@ func change(input []byte) []byte {
 	}
 	set(args[2])
 	return taken(u)
-}
-
-// Wait returns after so many milliseconds: true; or false, when ctx ended.
-func Wait(ctx context.Context, milliseconds int) bool {
-	t := time.NewTimer(time.Duration(milliseconds) * time.Millisecond)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -35,10 +35,10 @@ func (f *Function) failure(ctx context.Context, start time.Time, err error) erro
 	switch {
 	case nex.CodeOf(err) != nex.Internal:
 		return err
-	case errors.Is(err, ErrStopped):
-		return f.timeout(ctx, start)
 	case errors.Is(err, ErrMemory):
 		return f.outOfMemory()
+	case errors.Is(err, ErrStopped), ctx.Err() != nil: // then it may have ended by itself just before it was stopped
+		return f.timeout(ctx, start)
 	case errors.Is(err, ErrNeverSettles):
 		f.log(slog.LevelError, err.Error())
 		return nex.Errorf(nex.Exception, "%v", err)

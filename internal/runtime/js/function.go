@@ -36,7 +36,8 @@ type Options struct {
 	MemoryLimit    int64 // bytes per isolate; 0 means runtime.DefaultMemory
 	MaxConcurrency int   // isolates that may run at once; 0 means a few per machine
 
-	Log runtime.Log // required: takes what the code prints and throws
+	Log  runtime.Log  // required: takes what the code prints and throws
+	Host runtime.Host // the host services; nil if there are none
 }
 
 // Function is a loaded script that answers triggers. Safe for concurrent use.
@@ -97,7 +98,7 @@ func (o Options) source() (Source, error) {
 	if err != nil {
 		return Source{}, fmt.Errorf("encode what the code may know: %w", err)
 	}
-	s := Source{Name: o.Name, Code: slices.Clone(o.Code), Info: string(info), Memory: o.MemoryLimit}
+	s := Source{Name: o.Name, Code: slices.Clone(o.Code), Info: string(info), Memory: o.MemoryLimit, Host: o.Host}
 	if s.Name == "" {
 		s.Name = "function.js"
 	}

@@ -65,6 +65,8 @@ type Source struct {
 	Memory int64  // bytes that the isolate may have allocated at any time
 	// Print takes what the script prints, at an slog level.
 	Print func(level int, text string)
+	// Host answers what the script asks of host services. Nil if there are none.
+	Host runtime.Host
 }
 
 // Call is one message for the function, in the form engines pass on.

@@ -21,6 +21,7 @@
   const { parse, stringify } = JSON;
   const DEBUG = -4, INFO = 0, WARN = 4, ERROR = 8;
   const LIMIT = 64 * 1024; // characters of one printed text
+  const LONGEST = 0x7fffffff; // milliseconds of one wait; an integer to engines
 
   const expose = (name, value) => Object.defineProperty(globalThis, name, {
     value, writable: true, configurable: true, enumerable: false,
@@ -328,7 +329,9 @@
     crypto: ["crypto"],
     errors: ["DOMException"],
     events: ["Event", "EventTarget", "AbortController", "AbortSignal"],
+    fetch: ["fetch", "Response"],
     headers: ["Headers"],
+    services: ["hostServices"],
     timers: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "queueMicrotask", "performance"],
     url: ["URL", "URLSearchParams"],
   };
@@ -425,6 +428,7 @@
   // must be cheap; what calls have in common is in the prototype.
   function Context(subject, payload, reply, deadline, headers) {
     if (loaded.timers !== undefined) loaded.timers.drop(); // those of the call before
+    if (loaded.services !== undefined) loaded.services.drop(); // likewise
     this.subject = subject;
     this.payload = payload;
     this.reply = reply;
@@ -475,9 +479,15 @@
     // null, ArrayBuffer and typed array, as a string or typed array.
     encode: Answer.open,
 
-    // tick runs a timer that is due and returns 0; or how many milliseconds
-    // there are until the next one; or -1 when there is none.
-    tick: () => loaded.timers === undefined ? -1 : loaded.timers.tick(),
+    // tick passes on what a host service answered, or runs a timer that is due,
+    // and returns 0; or how many milliseconds there are until the next timer,
+    // which an answer may cut short; or -1 when there is nothing to wait for.
+    tick() {
+      const { services, timers } = loaded;
+      if (services !== undefined && services.waits() && services.deliver()) return 0;
+      const next = timers === undefined ? -1 : timers.tick();
+      return next < 0 && services !== undefined && services.waits() ? LONGEST : next;
+    },
 
     // explain returns what explain does, joined by NUL.
     explain: (thrown) => explain(thrown).map((text) => text.replaceAll("\0", "")).join("\0"),

@@ -7,8 +7,6 @@ import (
 
 	"modernc.org/libc"
 	lib "modernc.org/libquickjs"
-
-	"nex/internal/runtime/js"
 )
 
 // hostFunction is the shape of a Go function that scripts call.
@@ -55,7 +53,7 @@ func (i *isolate) hostAsk(_ *libc.TLS, _ uintptr, _ value, _ int32, argv uintptr
 	if err != nil {
 		return undefined
 	}
-	answer := js.Ask(i.until, what, input)
+	answer := i.helper.Ask(i.until, what, input)
 	if answer == nil {
 		return undefined
 	}

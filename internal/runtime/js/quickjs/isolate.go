@@ -28,6 +28,8 @@ type isolate struct {
 	hooks []any   // the Go functions that the engine knows by address
 	print func(level int, text string)
 
+	helper *js.Helper
+
 	argv         uintptr // maxArgs values, for the arguments of calls
 	out          uintptr // four words, for results by reference
 	room         uintptr // where text passes through, roomSize bytes
@@ -55,7 +57,7 @@ type isolate struct {
 
 // newIsolate makes an isolate with nothing in it but the language.
 func newIsolate(s js.Source) (i *isolate, err error) {
-	i = &isolate{tls: libc.NewTLS(), heap: newHeap(s.Memory), print: s.Print, born: time.Now(), ended: make(chan struct{})}
+	i = &isolate{tls: libc.NewTLS(), heap: newHeap(s.Memory), print: s.Print, helper: js.NewHelper(s.Host), born: time.Now(), ended: make(chan struct{})}
 	i.hurry = i.interrupt
 	defer func() {
 		if err != nil {
@@ -111,6 +113,7 @@ func (i *isolate) Usable() bool { return !i.busy && !i.worn }
 // letting the engine free one object after the other, which it could not do
 // after a panic.
 func (i *isolate) Close() {
+	i.helper.Close()
 	i.tls.Close()
 	i.heap.free()
 }
@@ -169,6 +172,7 @@ func (i *isolate) Call(ctx context.Context, c js.Call) (reply runtime.Reply, err
 
 func (i *isolate) run(c js.Call) (runtime.Reply, error) {
 	i.header = ""
+	defer i.helper.Drop()
 	result, err := i.finish(i.invoke(c))
 	if err != nil {
 		return runtime.Reply{}, err
@@ -308,7 +312,7 @@ func (i *isolate) tick() bool {
 	switch wait := int(integer(v)); {
 	case wait < 0:
 		return false
-	case wait > 0 && !js.Wait(i.until, wait):
+	case wait > 0 && !i.helper.Wait(i.until, wait):
 		i.interrupted = true
 		return false
 	}

@@ -24,6 +24,7 @@ type isolate struct {
 	handle cgo.Handle // of itself, for nexPrint
 	native *C.nex_isolate
 	print  func(level int, text string)
+	helper *js.Helper
 
 	busy     bool // code runs, or panicked
 	worn     bool // it was stopped or met the memory limit
@@ -35,7 +36,7 @@ type isolate struct {
 }
 
 func newIsolate(e *Engine, s js.Source) *isolate {
-	i := &isolate{engine: e, print: s.Print}
+	i := &isolate{engine: e, print: s.Print, helper: js.NewHelper(s.Host)}
 	i.handle = cgo.NewHandle(i)
 	i.native = C.nex_new(C.uintptr_t(i.handle), C.size_t(s.Memory))
 	e.watchdog.add(i)
@@ -48,6 +49,7 @@ func (i *isolate) Usable() bool { return !i.busy && !i.worn && !i.engine.full() 
 // Close implements [js.Isolate].
 func (i *isolate) Close() {
 	i.engine.watchdog.remove(i)
+	i.helper.Close()
 	C.nex_free(i.native)
 	i.handle.Delete()
 	isolates.Add(-1)
@@ -59,6 +61,7 @@ func (i *isolate) Call(ctx context.Context, c js.Call) (runtime.Reply, error) {
 	reply, replySize := pass(c.Reply)
 	header, headerSize := pass(c.Header)
 	data, dataSize := pass(unsafe.String(unsafe.SliceData(c.Payload), len(c.Payload)))
+	defer i.helper.Drop()
 	i.enter(ctx)
 	r := C.nex_call(i.native, subject, subjectSize, reply, replySize, header, headerSize, C.double(c.Deadline), data, dataSize)
 	if err := i.finish(ctx, &r); err != nil {
@@ -106,7 +109,7 @@ func (i *isolate) finish(ctx context.Context, r *C.nex_result) error {
 			return err
 		}
 		i.busy = true
-		if !js.Wait(ctx, int(r.wait)) {
+		if !i.helper.Wait(ctx, int(r.wait)) {
 			i.busy, i.worn = false, true
 			return js.ErrStopped
 		}
@@ -188,7 +191,7 @@ func nexAsk(handle C.uintptr_t, what *C.char, whatSize C.size_t, input *C.char, 
 	i.mu.Lock()
 	ctx := i.ctx
 	i.mu.Unlock()
-	answer := js.Ask(ctx, C.GoStringN(what, C.int(whatSize)), unsafe.Slice((*byte)(unsafe.Pointer(input)), int(size)))
+	answer := i.helper.Ask(ctx, C.GoStringN(what, C.int(whatSize)), unsafe.Slice((*byte)(unsafe.Pointer(input)), int(size)))
 	if answer == nil {
 		return nil
 	}

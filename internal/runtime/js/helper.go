@@ -1,0 +1,205 @@
+package js
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"nex"
+	"nex/internal/runtime"
+)
+
+// maxBegun is how many host calls of one isolate may be under way without its
+// code waiting for them.
+const maxBegun = 256
+
+// Helper answers what the prelude of one isolate asks for with host.ask: what
+// [ask] does for everybody, and calls of host services. Those that are begun
+// rather than made go on while the code does something else. Safe for
+// concurrent use.
+//
+// A call of a host service is a JSON array of its service, method, arguments
+// and headers, behind the size of that in 4 bytes (little endian), and then the
+// payload. Its answer is likewise, with an [answer].
+type Helper struct {
+	host    runtime.Host
+	came    chan struct{} // there may be something in ended
+	running sync.WaitGroup
+
+	mu sync.Mutex
+	// ctx is of the host calls of this round, and cancel not nil while there are
+	// any: since the first was begun.
+	ctx    context.Context
+	cancel context.CancelFunc
+	round  int      // counts the calls of the isolate's function
+	begun  int      // host calls of this round whose answer was not fetched yet
+	last   int      // number of the newest
+	ended  [][]byte // their answers
+}
+
+// answer is what the prelude gets to know of a host call beside the payload.
+type answer struct {
+	Ticket  int                 `json:"ticket,omitempty"` // of a call that was begun
+	Args    map[string]string   `json:"args,omitempty"`
+	Header  map[string][]string `json:"headers,omitempty"`
+	Code    nex.Code            `json:"code,omitempty"` // it failed
+	Message string              `json:"message,omitempty"`
+}
+
+// NewHelper makes the helper of an isolate.
+func NewHelper(h runtime.Host) *Helper {
+	if h == nil {
+		h = runtime.NoHost{}
+	}
+	return &Helper{host: h, came: make(chan struct{}, 1)}
+}
+
+// Drop cancels and forgets the host calls that were begun and that nobody waits
+// for any more, since the function has returned.
+func (h *Helper) Drop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cancel == nil {
+		return
+	}
+	h.cancel()
+	h.cancel = nil
+	h.round++
+	h.begun, h.ended = 0, nil
+}
+
+// Close drops the host calls that are under way and waits for their end.
+func (h *Helper) Close() {
+	h.Drop()
+	h.running.Wait()
+}
+
+// Ask answers one question. The answer is nil where the input is not what it
+// must be, or ctx ended. The input is the caller's again afterwards.
+func (h *Helper) Ask(ctx context.Context, what string, input []byte) []byte {
+	switch what {
+	case "host.call":
+		return h.call(ctx, input, 0)
+	case "host.begin": // answered by the number of the call, in decimal
+		return h.begin(ctx, input)
+	case "host.ended": // the answer of a call that was begun, if one has ended
+		return h.next()
+	}
+	return ask(ctx, what, input)
+}
+
+// begin has a call go on by itself and returns its number, or nil when there
+// are too many.
+func (h *Helper) begin(ctx context.Context, input []byte) []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.begun >= maxBegun {
+		return nil
+	}
+	if h.cancel == nil {
+		h.ctx, h.cancel = context.WithCancel(ctx)
+	}
+	h.begun++
+	h.last++
+	ctx, round, ticket, input := h.ctx, h.round, h.last, bytes.Clone(input)
+	h.running.Go(func() {
+		a := h.call(ctx, input, ticket)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.round == round && a != nil {
+			h.ended = append(h.ended, a)
+			h.tell()
+		}
+	})
+	return strconv.AppendInt(nil, int64(ticket), 10)
+}
+
+// next returns the answer of a call that was begun and has ended, or nil.
+func (h *Helper) next() []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.ended) == 0 {
+		return nil
+	}
+	a := h.ended[0]
+	h.ended = h.ended[1:]
+	h.begun--
+	return a
+}
+
+// tell wakes Wait.
+func (h *Helper) tell() {
+	select {
+	case h.came <- struct{}{}:
+	default: // it is told already
+	}
+}
+
+// Wait returns after so many milliseconds, or a little sooner when a host call
+// has ended: true; or false, when ctx ended.
+func (h *Helper) Wait(ctx context.Context, milliseconds int) bool {
+	t := time.NewTimer(time.Duration(milliseconds) * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return ctx.Err() == nil
+	case <-h.came:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// call asks a host service and returns its answer as the prelude reads it, or
+// nil when ctx ended: nobody reads it then.
+func (h *Helper) call(ctx context.Context, input []byte, ticket int) []byte {
+	q, err := readQuestion(input)
+	if err != nil {
+		return answer{Ticket: ticket, Code: nex.Invalid, Message: err.Error()}.encode(nil)
+	}
+	m, err := h.host.Call(ctx, q.service, q.method, q.Message)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return answer{Ticket: ticket, Code: nex.CodeOf(err), Message: err.Error()}.encode(nil)
+	}
+	return answer{Ticket: ticket, Args: m.Args, Header: m.Header}.encode(m.Payload)
+}
+
+// question is a call of a host service.
+type question struct {
+	service, method string
+	runtime.Message
+}
+
+var errQuestion = errors.New("malformed host call")
+
+func readQuestion(input []byte) (question, error) {
+	if len(input) < 4 || uint64(binary.LittleEndian.Uint32(input)) > uint64(len(input)-4) {
+		return question{}, errQuestion
+	}
+	end := 4 + int(binary.LittleEndian.Uint32(input))
+	var q question
+	parts := []any{&q.service, &q.method, &q.Args, &q.Header}
+	if json.Unmarshal(input[4:end], &parts) != nil || len(parts) != 4 {
+		return question{}, errQuestion
+	}
+	q.Payload = bytes.Clone(input[end:])
+	return q, nil
+}
+
+func (a answer) encode(payload []byte) []byte {
+	about, err := json.Marshal(a)
+	if err != nil {
+		return nil // strings always have a JSON form
+	}
+	b := make([]byte, 4, 4+len(about)+len(payload))
+	binary.LittleEndian.PutUint32(b, uint32(len(about)))
+	return append(append(b, about...), payload...)
+}
