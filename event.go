@@ -92,6 +92,18 @@ type FunctionFailed struct {
 	Code      Code   `json:"code,omitempty"`
 }
 
+// HostCallRefused is emitted when the node's policy or a limit refused what a
+// workload asked of a host service: at most once a second for each workload,
+// service and code. Unknown to Nex 0.2.7.
+type HostCallRefused struct {
+	Name    string `json:"workload_name"`
+	Service string `json:"service"`
+	Method  string `json:"method"`
+	Code    Code   `json:"code"`
+	Reason  string `json:"reason"`
+	Count   int64  `json:"count"` // of such refusals since the event before
+}
+
 // EventType returns "node_started".
 func (NodeStarted) EventType() string { return "node_started" }
 
@@ -112,6 +124,9 @@ func (WorkloadUndeployed) EventType() string { return "workload_undeployed" }
 
 // EventType returns "workload_restarting".
 func (WorkloadRestarting) EventType() string { return "workload_restarting" }
+
+// EventType returns "host_call_refused".
+func (HostCallRefused) EventType() string { return "host_call_refused" }
 
 // EventType returns "function_exec_succeeded".
 func (FunctionSucceeded) EventType() string { return "function_exec_succeeded" }

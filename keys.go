@@ -47,6 +47,9 @@ type Workload struct {
 	// TriggerConnection is where the trigger subjects are, nil for the node's
 	// own NATS. The node sees its secret.
 	TriggerConnection *NATSAccess
+	// HostServices is the NATS behind the workload's host services, nil for
+	// what the node says. The node sees its secret.
+	HostServices *NATSAccess
 }
 
 // Deploy signs w and seals its environment for one node.
@@ -67,6 +70,7 @@ func (k Keys) Deploy(w Workload, t Target) (DeployRequest, error) {
 		Essential: w.Essential, Environment: env, SenderPublicKey: sender,
 		JSDomain: w.JSDomain, TargetNode: t.Node, TriggerSubjects: w.TriggerSubjects,
 		SourceName: w.SourceName, Settings: w.Settings, TriggerConnection: w.TriggerConnection,
+		HostServices: w.HostServices,
 	}
 	c := Claims{Name: w.Name, Hash: hashOf(w.SHA256)}
 	c.Purpose, c.Namespace, c.Node = ForDeploy, t.Namespace, t.Node

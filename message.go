@@ -201,6 +201,9 @@ type WorkloadSummary struct {
 	Runtime     string       `json:"runtime"`
 	Type        WorkloadType `json:"type"`
 	Hash        string       `json:"hash"`
+	// HostCallsRefused is how many calls of host services the node's policy or a
+	// limit refused. Unknown to Nex 0.2.7.
+	HostCallsRefused int64 `json:"host_calls_refused,omitempty"`
 }
 
 // Location says where an artifact is: nats://BUCKET/key in an Object Store.

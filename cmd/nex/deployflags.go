@@ -20,6 +20,7 @@ type deployFlags struct {
 	triggers  []string
 	env       map[string]string
 	settings  nex.Settings
+	host      hostAccess
 
 	// Where to run.
 	node  string
@@ -39,6 +40,9 @@ func (f *deployFlags) add(cmd *fisk.CmdClause) {
 	cmd.Flag("broadcast", "Every copy of a function answers every message (likewise)").SetValue(choice{&s.Broadcast})
 	cmd.Flag("stop_grace", "How long a service may take to end before it is killed (likewise)").PlaceHolder("10s").SetValue((*milliseconds)(&s.StopGraceMS))
 	cmd.Flag("sandbox", "Weakest sandbox the workload accepts: none, os, microvm, qemu, firecracker").PlaceHolder("KIND").SetValue((*sandbox)(&s.Sandbox))
+	cmd.Flag("hs_url", "NATS server behind the workload's host services (what the node says if not given)").PlaceHolder("URL").StringVar(&f.host.url)
+	cmd.Flag("hs_jwt", "JWT of the user there").Envar("NEX_HS_JWT").PlaceHolder("JWT").StringVar(&f.host.jwt)
+	cmd.Flag("hs_seed", "Seed of the user there; other users of this machine see flags, but not variables").Envar("NEX_HS_SEED").PlaceHolder("SEED").StringVar(&f.host.seed)
 	cmd.Flag("engine", "Engine of a JavaScript function: v8, quickjs (what the node says if not given)").PlaceHolder("ENGINE").SetValue((*engine)(&s.Engine))
 }
 
@@ -69,6 +73,14 @@ func (f *deployFlags) check(name string, t nex.WorkloadType) error {
 			return err
 		}
 	}
+	if f.host.url == "" && f.host != (hostAccess{}) {
+		return fmt.Errorf("--hs_jwt and --hs_seed need --hs_url")
+	}
+	if a := f.host.access(); a != nil {
+		if err := a.Validate(); err != nil {
+			return fmt.Errorf("--hs_url, --hs_jwt, --hs_seed: %w", err)
+		}
+	}
 	_, err := f.settings.For(t, nex.Settings{}, nex.Settings{})
 	return err
 }
@@ -77,8 +89,19 @@ func (f *deployFlags) check(name string, t nex.WorkloadType) error {
 func (f *deployFlags) workload(name string, t nex.WorkloadType) nex.Workload {
 	return nex.Workload{
 		Name: name, Type: t, Argv: strings.Fields(f.argv), Environment: f.env, Essential: f.essential,
-		TriggerSubjects: f.triggers, Settings: f.settings,
+		TriggerSubjects: f.triggers, Settings: f.settings, HostServices: f.host.access(),
 	}
+}
+
+// hostAccess is the NATS behind a workload's host services.
+type hostAccess struct{ url, jwt, seed string }
+
+// access is nil if nothing was given.
+func (h hostAccess) access() *nex.NATSAccess {
+	if h.url == "" {
+		return nil
+	}
+	return &nex.NATSAccess{URL: h.url, JWT: h.jwt, Seed: nex.Secret(h.seed)}
 }
 
 // auction describes the workload that is to be made of src to all nodes. Keys

@@ -247,6 +247,12 @@ func (n *node) checkSettings(c *candidate) error {
 		}
 		c.spec.TriggerAccess = a
 	}
+	if a := c.request.HostServices; a != nil {
+		if err := a.Validate(); err != nil {
+			return nex.Errorf(nex.Invalid, "Invalid deploy request: host_services: %v", err)
+		}
+		c.spec.HostAccess = a
+	}
 	if have := n.cfg.Settings.Sandbox; !have.AtLeast(c.request.Sandbox) {
 		return nex.Errorf(nex.Unsupported, "the workload wants a sandbox of at least %q, this node has %q", c.request.Sandbox, have)
 	}

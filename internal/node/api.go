@@ -77,6 +77,7 @@ func summary(s workload.Summary) nex.MachineSummary {
 		ID: s.ID, Healthy: s.Healthy, Uptime: nex.FormatUptime(s.Uptime), Namespace: s.Spec.Namespace,
 		Workload: nex.WorkloadSummary{
 			Name: s.Spec.Name, Description: s.Spec.Description, Runtime: runtime, Type: s.Spec.Type, Hash: s.SHA256,
+			HostCallsRefused: s.Refused,
 		},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,9 +160,34 @@ func (r *recorder) Log(nex.LogSubject, slog.Level, string) {}
 type bench struct {
 	*workload.Manager
 	host   *host
+	hosts  *hosts
 	report *recorder
 	nc     *nats.Conn // of the caller
 }
+
+// hosts opens host services that answer with who asks.
+type hosts struct {
+	opened, closed atomic.Int64
+}
+
+// services are those of one workload.
+type services struct {
+	hosts *hosts
+	id    string
+	spec  workload.Spec
+}
+
+func (h *hosts) open(id string, s workload.Spec) workload.Host {
+	h.opened.Add(1)
+	return services{h, id, s}
+}
+
+func (s services) Serve(_ context.Context, c guest.HostCall) (guest.Message, error) {
+	return guest.Message{Payload: []byte(s.spec.Namespace + "/" + s.spec.Name + "/" + s.id + " " + c.Service)}, nil
+}
+
+func (s services) Refused() int64 { return 7 }
+func (s services) Close()         { s.hosts.closed.Add(1) }
 
 func newBench(t *testing.T, limits workload.Limits) *bench {
 	t.Helper()
@@ -174,10 +200,11 @@ func newBenchOn(t *testing.T, s *server.Server, limits workload.Limits) *bench {
 	if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{host: &host{}, report: &recorder{events: make(chan nex.EventData, 4000), calls: make(chan workload.Call, 10000)}, nc: nextest.Connect(t, s)}
+	b := &bench{host: &host{}, hosts: &hosts{}, report: &recorder{events: make(chan nex.EventData, 4000), calls: make(chan workload.Call, 10000)}, nc: nextest.Connect(t, s)}
 	b.Manager = workload.NewManager(workload.Config{
 		Guests: b.host, Artifacts: disk{Artifact: artifact.Artifact{Path: path, SHA256: "d1", Size: 7}},
 		Conn: nextest.Connect(t, s), Reporter: b.report, Log: slog.New(slog.DiscardHandler), NodeID: "NODE", Limits: limits,
+		Host: b.hosts.open,
 	})
 	t.Cleanup(func() {
 		b.Close(nextest.Patience)
@@ -187,6 +214,9 @@ func newBenchOn(t *testing.T, s *server.Server, limits workload.Limits) *bench {
 			default:
 				t.Error("a guest was not released")
 			}
+		}
+		if opened, closed := b.hosts.opened.Load(), b.hosts.closed.Load(); opened != closed {
+			t.Errorf("host services were opened %d times and closed %d times", opened, closed)
 		}
 	})
 	return b
@@ -203,15 +233,20 @@ func service(name string, essential bool) workload.Spec {
 // deploy runs a workload that must come up.
 func (b *bench) deploy(t *testing.T, s workload.Spec) string {
 	t.Helper()
-	slot, err := b.Reserve()
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := b.Manager.Deploy(t.Context(), slot, s)
+	id, err := b.tryDeploy(t, s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return id
+}
+
+func (b *bench) tryDeploy(t *testing.T, s workload.Spec) (string, error) {
+	t.Helper()
+	slot, err := b.Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Manager.Deploy(t.Context(), slot, s)
 }
 
 // event waits for the next event and checks its type.

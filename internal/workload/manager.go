@@ -31,6 +31,8 @@ type Config struct {
 	Log       *slog.Logger
 	NodeID    string
 	Limits    Limits
+	// Host opens the host services of a workload.
+	Host func(id string, s Spec) Host
 }
 
 // Manager owns the workloads of a node.

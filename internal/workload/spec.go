@@ -34,9 +34,12 @@ type Spec struct {
 	// TriggerAccess is where the triggers are, nil for the node's own
 	// connection. It stays on the node.
 	TriggerAccess *nex.NATSAccess
-	Essential     bool         // start a service again when it fails
-	Static        bool         // refuse dynamically linked executables
-	Settings      nex.Settings // complete
+	// HostAccess is the NATS behind the workload's host services, nil for what
+	// the node says. It stays on the node too.
+	HostAccess *nex.NATSAccess
+	Essential  bool         // start a service again when it fails
+	Static     bool         // refuse dynamically linked executables
+	Settings   nex.Settings // complete
 }
 
 // Guest is a booted machine for one tenant.
@@ -54,6 +57,16 @@ type Guest interface {
 // Guests hands out guests, each to one taker.
 type Guests interface {
 	Take(ctx context.Context) (Guest, error)
+}
+
+// Host answers what the code of one workload asks of host services.
+type Host interface {
+	// Serve answers one call. It ends when ctx does.
+	Serve(ctx context.Context, c guest.HostCall) (guest.Message, error)
+	// Refused counts the calls that policy or limits refused.
+	Refused() int64
+	// Close ends the calls under way; there are none afterwards.
+	Close()
 }
 
 // Artifacts fetches what workloads are made of.
@@ -91,4 +104,5 @@ type Summary struct {
 	Healthy bool          // it runs now, rather than being started again
 	Uptime  time.Duration // since it was deployed
 	Busy    time.Duration // spent in function calls
+	Refused int64         // calls of host services
 }

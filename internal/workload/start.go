@@ -128,6 +128,7 @@ func (w *workload) load(ctx context.Context, s *stay, art artifact.Artifact) err
 	sink := guest.Sink{
 		Log:  func(level slog.Level, text string) { w.m.cfg.Reporter.Log(subject, level, text) },
 		Lost: func(f guest.Fault) { s.fault = f },
+		Host: w.host.Serve,
 	}
 	if !w.spec.Type.IsFunction() {
 		sink.Exited = func(e guest.Exit) { s.exits <- e }

@@ -44,6 +44,7 @@ type workload struct {
 	done   chan struct{}      // closed when the loop has ended
 
 	triggers *triggers
+	host     Host
 	busy     atomic.Int64 // nanoseconds spent in calls
 	bytes    int64        // guarded by Manager.mu
 	group    group        // whom it shares a guest with; of the loop alone
@@ -66,6 +67,7 @@ func begin(m *Manager, id string, spec Spec, started chan<- error) *workload {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
 	w.triggers = newTriggers(w)
+	w.host = m.cfg.Host(id, spec)
 	go w.run(ctx, started)
 	return w
 }
@@ -81,6 +83,7 @@ type end struct {
 func (w *workload) run(ctx context.Context, started chan<- error) {
 	defer close(w.done)
 	defer w.m.remove(w)
+	defer w.host.Close()
 	var last end
 	for tries := 0; ; {
 		var ran time.Duration
@@ -285,7 +288,7 @@ func (w *workload) summary() (Summary, bool) {
 	defer w.mu.Unlock()
 	return Summary{
 		ID: w.id, Spec: w.spec, SHA256: w.artifact.SHA256, Healthy: w.state == running,
-		Uptime: time.Since(w.deployed), Busy: time.Duration(w.busy.Load()),
+		Uptime: time.Since(w.deployed), Busy: time.Duration(w.busy.Load()), Refused: w.host.Refused(),
 	}, !w.deployed.IsZero()
 }
 
