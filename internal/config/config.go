@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"nex"
+	"nex/internal/hostsvc"
 )
 
 // Config is a node's settings, complete and checked. It is a plain value:
@@ -60,6 +61,10 @@ type Config struct {
 	PidFile string
 	// PublicServer is a NATS server to run in the node; nil for none.
 	PublicServer *PublicServer
+	// Host says what host services there are, and HostAccess which NATS is
+	// behind them, nil for the node's own.
+	Host       hostsvc.Config
+	HostAccess *nex.NATSAccess
 }
 
 // Limits bound what a node takes. 0 is unlimited.

@@ -14,8 +14,9 @@ import (
 // against each other.
 type draft struct {
 	Config
-	sandbox   *nex.Sandbox
-	noSandbox *bool
+	sandbox    *nex.Sandbox
+	noSandbox  *bool
+	hostAccess nex.NATSAccess
 }
 
 // finish checks what the types of the keys do not say and completes the lists.
@@ -40,7 +41,26 @@ func (d draft) finish() (Config, error) {
 	if err := signers("admin_issuers", d.AdminIssuers); err != nil {
 		return Config{}, err
 	}
+	if err := cfg.Host.Validate(); err != nil {
+		return Config{}, err
+	}
+	if cfg.HostAccess, err = access(d.hostAccess); err != nil {
+		return Config{}, fmt.Errorf("host_services: %w", err)
+	}
 	return cfg, nil
+}
+
+// access returns where and who to connect to and as, nil for nothing given. A
+// user alone is for the node's own servers, which Nex 0.2.7 meant by no URL.
+func access(a nex.NATSAccess) (*nex.NATSAccess, error) {
+	if a == (nex.NATSAccess{}) {
+		return nil, nil
+	}
+	complete := a
+	if a.URL == "" {
+		complete.URL = "nats://node"
+	}
+	return &a, complete.Validate()
 }
 
 // signers checks a list of public keys.

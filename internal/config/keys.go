@@ -49,7 +49,10 @@ type Key struct {
 //
 // The table is the whole truth: detection of unknown keys, type checks,
 // warnings and the reference text come from it.
-func Keys() []Key {
+func Keys() []Key { return append(nodeKeys(), hostKeys()...) }
+
+// nodeKeys lists the keys of the node itself.
+func nodeKeys() []Key {
 	return []Key{
 		// Machines
 		{"machine_pool_size", Natural, Works, "machines kept ready; 0 starts them on demand (default 1)", func(d *draft) any { return &d.PoolSize }},
@@ -143,20 +146,43 @@ func Keys() []Key {
 		{"autostart.workloads[].stop_grace_ms", Positive, Later, "", nil},
 		{"autostart.workloads[].sandbox", Text, Later, "", nil},
 		{"autostart.workloads[].engine", Text, Later, "", nil},
+	}
+}
 
-		// Services that the node offers to functions
-		{"host_services", Object, Later, "services that the node offers to functions", nil},
-		{"host_services.nats_url", Text, Later, "NATS server behind the services (default: the node's)", nil},
-		{"host_services.nats_user_jwt", Text, Later, "", nil},
-		{"host_services.nats_user_seed", Text, Later, "", nil},
-		{"host_services.services.http.enabled", Bool, Later, "", nil},
-		{"host_services.services.http.config", Free, Later, "", nil},
-		{"host_services.services.kv.enabled", Bool, Later, "", nil},
-		{"host_services.services.kv.config", Free, Later, "", nil},
-		{"host_services.services.messaging.enabled", Bool, Later, "", nil},
-		{"host_services.services.messaging.config", Free, Later, "", nil},
-		{"host_services.services.objectstore.enabled", Bool, Later, "", nil},
-		{"host_services.services.objectstore.config", Free, Later, "", nil},
+// hostKeys lists the keys of the services that the node offers to workloads.
+func hostKeys() []Key {
+	return []Key{
+		{"host_services", Object, Works, "services that the node offers to workloads", nil},
+		{"host_services.nats_url", Text, Works, "NATS server behind the services (default: the node's)", func(d *draft) any { return &d.hostAccess.URL }},
+		{"host_services.nats_user_jwt", Text, Works, "JWT of the user there", func(d *draft) any { return &d.hostAccess.JWT }},
+		{"host_services.nats_user_seed", Text, Works, "seed of the user there", func(d *draft) any { return &d.hostAccess.Seed }},
+		{"host_services.max_concurrency", Positive, Works, "calls of one workload under way at a time (default 256)", func(d *draft) any { return &d.Host.MaxConcurrency }},
+		{"host_services.calls_per_second", Positive, Works, "calls of one workload in a second (default no limit)", func(d *draft) any { return &d.Host.RatePerSecond }},
+		{"host_services.services.kv.enabled", Bool, Works, "(default true)", func(d *draft) any { return (*inverted)(&d.Host.KV.Disabled) }},
+		{"host_services.services.kv.config.bucket_name", Text, Works, "with ${namespace} and ${workload_name} (default hs_${namespace}_${workload_name}_kv)", func(d *draft) any { return &d.Host.KV.BucketName }},
+		{"host_services.services.kv.config.jit_provision", Bool, Works, "make a bucket when it is first used (default true)", func(d *draft) any { return (*inverted)(&d.Host.KV.NoProvision) }},
+		{"host_services.services.kv.config.max_bytes", Natural, Works, "of a bucket (default 67108864)", func(d *draft) any { return &d.Host.KV.MaxBytes }},
+		{"host_services.services.kv.config.storage", Text, Works, "file or memory (default file)", func(d *draft) any { return &d.Host.KV.Storage }},
+		{"host_services.services.kv.config.replicas", Positive, Works, "of a bucket, 1 to 5 (default 1)", func(d *draft) any { return &d.Host.KV.Replicas }},
+		{"host_services.services.kv.config.ttl_ms", Milliseconds, Works, "how long values are kept (default for ever)", func(d *draft) any { return (*milliseconds)(&d.Host.KV.TTL) }},
+		{"host_services.services.kv.config.history", Positive, Works, "values kept of a key (default 1)", func(d *draft) any { return &d.Host.KV.History }},
+		{"host_services.services.objectstore.enabled", Bool, Works, "(default true)", func(d *draft) any { return (*inverted)(&d.Host.ObjectStore.Disabled) }},
+		{"host_services.services.objectstore.config.bucket_name", Text, Works, "as for kv (default hs_${namespace}_${workload_name}_obj)", func(d *draft) any { return &d.Host.ObjectStore.BucketName }},
+		{"host_services.services.objectstore.config.jit_provision", Bool, Works, "as for kv", func(d *draft) any { return (*inverted)(&d.Host.ObjectStore.NoProvision) }},
+		{"host_services.services.objectstore.config.max_bytes", Natural, Works, "as for kv", func(d *draft) any { return &d.Host.ObjectStore.MaxBytes }},
+		{"host_services.services.objectstore.config.storage", Text, Works, "as for kv", func(d *draft) any { return &d.Host.ObjectStore.Storage }},
+		{"host_services.services.objectstore.config.replicas", Positive, Works, "as for kv", func(d *draft) any { return &d.Host.ObjectStore.Replicas }},
+		{"host_services.services.objectstore.config.ttl_ms", Milliseconds, Works, "how long objects are kept (default for ever)", func(d *draft) any { return (*milliseconds)(&d.Host.ObjectStore.TTL) }},
+		{"host_services.services.messaging.enabled", Bool, Works, "(default true)", func(d *draft) any { return (*inverted)(&d.Host.Messaging.Disabled) }},
+		{"host_services.services.messaging.config.request_timeout_ms", Milliseconds, Works, "of requests that do not say (default 5000)", func(d *draft) any { return (*milliseconds)(&d.Host.Messaging.RequestTimeout) }},
+		{"host_services.services.messaging.config.request_many_timeout_ms", Milliseconds, Works, "likewise (default 1000)", func(d *draft) any { return (*milliseconds)(&d.Host.Messaging.RequestManyTimeout) }},
+		{"host_services.services.messaging.config.allow", Texts, Works, "subjects that may be sent to (default all but the denied)", func(d *draft) any { return &d.Host.Messaging.Allow }},
+		{"host_services.services.messaging.config.deny", Texts, Works, "subjects that may not, besides $> and _INBOX.>", func(d *draft) any { return &d.Host.Messaging.Deny }},
+		{"host_services.services.http.enabled", Bool, Works, "(default true)", func(d *draft) any { return (*inverted)(&d.Host.HTTP.Disabled) }},
+		{"host_services.services.http.config.allow", Texts, Works, "hosts and CIDRs that may be reached besides public addresses, as in *.example.org or 10.0.0.0/8", func(d *draft) any { return &d.Host.HTTP.Allow }},
+		{"host_services.services.http.config.deny", Texts, Works, "hosts and CIDRs that may not be reached, whatever allows them", func(d *draft) any { return &d.Host.HTTP.Deny }},
+		{"host_services.services.http.config.timeout_ms", Milliseconds, Works, "of calls that do not say (default 10000)", func(d *draft) any { return (*milliseconds)(&d.Host.HTTP.Timeout) }},
+		{"host_services.services.http.config.max_body_bytes", Positive, Works, "of a response (default 16777216)", func(d *draft) any { return &d.Host.HTTP.MaxBody }},
 	}
 }
 

@@ -167,6 +167,15 @@ func describe(raw json.RawMessage) string {
 	return string(raw)
 }
 
+// inverted is false for true.
+type inverted bool
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (i *inverted) UnmarshalJSON(data []byte) error {
+	*i = string(data) == "false"
+	return nil
+}
+
 // milliseconds is a duration that is read from a number.
 type milliseconds time.Duration
 

@@ -79,6 +79,10 @@ func setDefault[T comparable](v *T, d T) {
 	}
 }
 
+// Validate reports what is wrong with a configuration, by the names that the
+// configuration file has for it.
+func (c Config) Validate() error { return c.withDefaults().check() }
+
 // check reports what is wrong with a complete configuration, by the names that
 // the configuration file has for it.
 func (c Config) check() error {

@@ -33,7 +33,7 @@ var mayImport = map[string]string{
 	// The node's side. Workloads know guests, never the machines around them.
 	"cmd/nex":             "config keyfile node preflight rootfs nex",
 	"node":                "artifact config control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu undo workload nex",
-	"config":              "nex",
+	"config":              "hostsvc nex",
 	"control":             "nex",
 	"workload":            "artifact guest undo nex",
 	"machine":             "guest undo nex",

@@ -148,8 +148,13 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 	})
 	filling := runUntilStopped(pool.Run)
 	defer filling.stop()
+	hosts, err := newHosts(cfg, n.reporter)
+	if err != nil {
+		return err
+	}
+	defer hosts.Close()
 	n.workloads = workload.NewManager(workload.Config{
-		Guests: guests{pool}, Artifacts: cache, Conn: nc, Reporter: n.reporter, Log: cfg.Log, NodeID: id.id,
+		Guests: guests{pool}, Artifacts: cache, Conn: nc, Reporter: n.reporter, Log: cfg.Log, NodeID: id.id, Host: hosts.open,
 		Limits: workload.Limits{
 			Workloads: cfg.Settings.Limits.MaxWorkloads, TotalBytes: cfg.Settings.Limits.MaxTotalBytes,
 			WorkloadBytes: cfg.Settings.Limits.MaxWorkloadBytes,

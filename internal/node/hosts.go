@@ -1,0 +1,69 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"nex"
+	"nex/internal/hostsvc"
+	"nex/internal/workload"
+)
+
+// hostConnectTimeout bounds an attempt to connect for host services.
+const hostConnectTimeout = 2 * time.Second
+
+// hosts opens the host services of workloads.
+type hosts struct{ *hostsvc.Server }
+
+// newHosts makes the host services of a node. They have connections of their
+// own, made when they are first used, so that what workloads do there holds up
+// nothing that the node says.
+func newHosts(cfg Config, report *reporter) (hosts, error) {
+	dial := func(context.Context) (*nats.Conn, error) { return dialHosts(cfg) }
+	refused := func(t hostsvc.Tenant, r hostsvc.Refusal) {
+		report.Event(t.Namespace, t.ID, nex.HostCallRefused{
+			Name: t.Workload, Service: r.Service, Method: r.Method, Code: r.Code, Reason: r.Reason, Count: r.Untold + 1,
+		})
+	}
+	s, err := hostsvc.New(cfg.Settings.Host, dial, refused)
+	if err != nil {
+		return hosts{}, fmt.Errorf("set up host services: %w", err)
+	}
+	return hosts{s}, nil
+}
+
+// dialHosts connects to the NATS that workloads share: that of the
+// configuration, or the node's own, as the node or as the user given for it.
+func dialHosts(cfg Config) (*nats.Conn, error) {
+	server, options := cfg.Server, cfg.Options
+	if a := cfg.Settings.HostAccess; a != nil {
+		if a.URL != "" {
+			server, options = a.URL, nil
+		}
+		if a.JWT != "" {
+			options = append(options[:len(options):len(options)], nats.UserJWTAndSeed(a.JWT, string(a.Seed)))
+		}
+	}
+	options = append(options[:len(options):len(options)],
+		nats.Name("nex-hostservices"), nats.Timeout(hostConnectTimeout), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectBufSize(-1), // what cannot be sent now is an error now
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			cfg.Log.Debug("NATS error of host services", "error", err) // whoever asked has it too
+		}),
+	)
+	nc, err := nats.Connect(server, options...)
+	if err != nil {
+		cfg.Log.Warn("Host services cannot connect to NATS", "server", RedactURLs(server), "error", err)
+		return nil, err
+	}
+	return nc, nil
+}
+
+// open opens those of one workload.
+func (h hosts) open(id string, s workload.Spec) workload.Host {
+	return h.Open(hostsvc.Tenant{Namespace: s.Namespace, Workload: s.Name, ID: id}, s.HostAccess)
+}
+
