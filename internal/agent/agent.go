@@ -178,7 +178,7 @@ func (a *agent) load(ctx context.Context, d guest.Deploy) (*workload, error) {
 	if d.Type.IsFunction() {
 		w.function, err = a.loadFunction(ctx, d, path, log)
 	} else {
-		w.service, err = startService(d, path, log)
+		w.service, err = a.startService(d, path, log)
 	}
 	return w, refusal(d.Type, err)
 }

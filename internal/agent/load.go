@@ -83,7 +83,7 @@ func memory(d guest.Deploy) int64 { return int64(d.Settings.FunctionMemoryMiB) <
 
 // startService starts an executable in a directory of its own, under its
 // workload's name.
-func startService(d guest.Deploy, path string, log runtime.Log) (runtime.Service, error) {
+func (a *agent) startService(d guest.Deploy, path string, log runtime.Log) (runtime.Service, error) {
 	if d.Type != nex.Native {
 		return nil, nex.Errorf(nex.Unsupported, "this agent runs no services of type %q", d.Type)
 	}
@@ -95,8 +95,10 @@ func startService(d guest.Deploy, path string, log runtime.Log) (runtime.Service
 	if err := os.Rename(path, named); err != nil {
 		return nil, fmt.Errorf("name executable: %w", err)
 	}
-	return native.Start(native.Options{
-		Path: named, Dir: home, Args: d.Argv, Env: d.Environment, Static: d.Static, Log: log,
-		Grace: d.Settings.StopGrace(),
+	return a.withHost(d, filepath.Dir(path), log, func(env map[string]string) (runtime.Service, error) {
+		return native.Start(native.Options{
+			Path: named, Dir: home, Args: d.Argv, Env: env, Static: d.Static, Log: log,
+			Grace: d.Settings.StopGrace(),
+		})
 	})
 }

@@ -19,7 +19,8 @@ var mayImport = map[string]string{
 	// The guest's side: the agent runs engines, and alone knows which there are.
 	"cmd/nex-agent":      "agent guest",
 	"bench":              "nex",
-	"agent":              "guest runtime runtime/js runtime/js/quickjs runtime/js/v8 runtime/native runtime/wasm nex",
+	"agent":              "guest hostsock runtime runtime/js runtime/js/quickjs runtime/js/v8 runtime/native runtime/wasm nex",
+	"hostsock":           "runtime nex",
 	"runtime":            "nex",
 	"runtime/js":         "runtime nex",
 	"runtime/js/quickjs": "runtime/js runtime nex",
