@@ -17,13 +17,24 @@ import (
 	"nex/internal/nextest"
 )
 
-func TestMain(m *testing.M) { nextest.Main(m) }
+func TestMain(m *testing.M) {
+	if does := os.Getenv(serviceVariable); does != "" {
+		os.Exit(beService(does))
+	}
+	nextest.Main(m)
+}
 
 // start runs an agent in this process and returns its node's end.
 func start(t *testing.T) (c *guest.Client, dir string) {
 	t.Helper()
-	near, far := net.Pipe()
 	dir = t.TempDir()
+	return startIn(t, dir), dir
+}
+
+// startIn is start in a given directory.
+func startIn(t *testing.T, dir string) *guest.Client {
+	t.Helper()
+	near, far := net.Pipe()
 	done := make(chan error, 1)
 	go func() {
 		done <- agent.Run(context.Background(), far, agent.Config{Version: "test", Dir: dir, Quit: func() { t.Error("the agent gave up") }})
@@ -41,7 +52,7 @@ func start(t *testing.T) (c *guest.Client, dir string) {
 			t.Errorf("left behind: %v", left)
 		}
 	})
-	return c, dir
+	return c
 }
 
 func deploy(ctx context.Context, c *guest.Client, id string, typ nex.WorkloadType, content string, sink guest.Sink) error {

@@ -126,6 +126,19 @@ func TestSlowHostCalls(t *testing.T) {
 }
 
 // An agent cannot fill the node's memory with what it asks.
+func TestHostCallsOfTooManyHeaders(t *testing.T) {
+	p := hosted(t, func(_ context.Context, c guest.HostCall) (guest.Message, error) { return guest.Message{}, nil })
+	c := ask("get", nil)
+	c.Header = map[string][]string{"A": make([]string, 1000)}
+	if _, err := p.server.Host(t.Context(), c); err != nil {
+		t.Errorf("as many as may be: %v", err)
+	}
+	c.Header["B"] = []string{"one more"}
+	if _, err := p.server.Host(t.Context(), c); nex.CodeOf(err) != nex.Invalid {
+		t.Errorf("one more: %v", err)
+	}
+}
+
 func TestHostCallsOfTooManyBytes(t *testing.T) {
 	release := make(chan struct{})
 	p := hosted(t, func(ctx context.Context, _ guest.HostCall) (guest.Message, error) {

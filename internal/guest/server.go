@@ -92,6 +92,9 @@ func (s *Server) GiveUp(ctx context.Context, id string) {
 func (s *Server) Host(ctx context.Context, c HostCall) (Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
+	if n := countHeaders(c.Header); n > maxHeaders {
+		return Message{}, nex.Errorf(nex.Invalid, "a message has at most %d headers, not %d", maxHeaders, n)
+	}
 	head := encodeHostCall(c)
 	if n := len(head) + len(c.Payload); n > MaxMessage {
 		return Message{}, nex.Errorf(nex.TooLarge, "%d bytes are over the limit of %d", n, MaxMessage)
