@@ -37,6 +37,7 @@ demo: build ## build, then show functions and a service running on this machine
 
 .PHONY: test
 test: deps $(TOOLS)/gotestsum $(TOOLS)/nats ## run all tests with the race detector (TESTFLAGS=-v for more)
+	@bash tools/deps.sh curl
 	@status=0; rm -f bin/test.json; \
 	$(CGO) NEX_TEST_NATS_CLI=$(TOOLS)/nats $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \
 		-- -race -tags '$(TAGS)' $(TESTFLAGS) ./... || status=$$?; \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that the programs named as arguments (of git, make, gcc, g++) are there:
+# Makes sure that the programs named as arguments (of git, make, gcc, g++, curl) are there:
 # as root on Debian it installs the missing ones, elsewhere it names them.
 set -euo pipefail
 

@@ -2,6 +2,7 @@ package nextest
 
 import (
 	"os"
+	"os/exec"
 	"testing"
 )
 
@@ -12,6 +13,17 @@ func NATSCLI(t testing.TB) string {
 	path := os.Getenv("NEX_TEST_NATS_CLI")
 	if path == "" {
 		missing(t, "NEX_TEST_NATS_CLI names no nats CLI; make test builds one")
+	}
+	return path
+}
+
+// Program returns the path of a program that make test installs where it can.
+// Without it the test is skipped, in CI it fails.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		missing(t, "there is no "+name+": "+err.Error())
 	}
 	return path
 }
