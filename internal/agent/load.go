@@ -56,7 +56,7 @@ func (a *agent) loadFunction(ctx context.Context, d guest.Deploy, path string, l
 		defer a.overseer.back(a.overseer.begin(ctx, d.ID))
 		return js.Load(ctx, engine, js.Options{
 			Name: d.File, Code: code, Env: d.Environment,
-			Namespace: d.Namespace, Workload: d.Name, ID: d.ID, Log: log,
+			Namespace: d.Namespace, Workload: d.Name, ID: d.ID, Log: log, Host: host{a.server, d.ID},
 			MemoryLimit: memory(d), MaxConcurrency: d.Settings.MaxConcurrency,
 		})
 	case nex.Wasm:
