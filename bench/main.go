@@ -110,6 +110,9 @@ func run(ctx context.Context, o options, only string) (err error) {
 		return err
 	}
 	s.memory(r, "after")
+	if err := s.hostServices(ctx, r); err != nil {
+		return err
+	}
 	if err := s.idle(ctx, r, o, targets); err != nil {
 		return err
 	}

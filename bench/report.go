@@ -20,6 +20,7 @@ type report struct {
 	Cold map[string]float64        `json:"cold_ms"`               // deploy sent to first reply
 	Idle map[string]map[string]int `json:"idle_kib_per_function"` // by target, by number of functions
 	RSS  map[string]int            `json:"rss_kib"`
+	Host map[string]hostCall       `json:"host_calls"`
 }
 
 // row is one target under one load.
@@ -79,6 +80,11 @@ func (r *report) print(w io.Writer) {
 	fmt.Fprintln(w, "\nDeploy sent to first reply, ms:")
 	for _, name := range slices.Sorted(maps.Keys(r.Cold)) {
 		fmt.Fprintf(w, "  %-14s %.1f\n", name, r.Cold[name])
+	}
+	fmt.Fprintln(w, "\nCalls of host services one after the other, beside a Go program's, µs:")
+	for _, name := range slices.Sorted(maps.Keys(r.Host)) {
+		c := r.Host[name]
+		fmt.Fprintf(w, "  %-18s Go %.0f, JS %.0f: %.2f\n", name, c.Go, c.JS, c.Ratio)
 	}
 	fmt.Fprintln(w, "\nMemory, KiB:")
 	for _, name := range slices.Sorted(maps.Keys(r.RSS)) {

@@ -33,7 +33,8 @@ const floorArg = "floor"
 // rawSubject is where the floor answers.
 const rawSubject = "bench.raw"
 
-// floor answers every message with itself, until its standard input ends.
+// floor answers every message with itself, until its standard input ends, and
+// makes calls of the kind that host services make for functions.
 func floor(url string) {
 	nc, err := nats.Connect(url)
 	if err != nil {
@@ -41,6 +42,10 @@ func floor(url string) {
 		os.Exit(1)
 	}
 	if _, err := nc.Subscribe(rawSubject, func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if err := goCalls(nc); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

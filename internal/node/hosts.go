@@ -66,4 +66,3 @@ func dialHosts(cfg Config) (*nats.Conn, error) {
 func (h hosts) open(id string, s workload.Spec) workload.Host {
 	return h.Open(hostsvc.Tenant{Namespace: s.Namespace, Workload: s.Name, ID: id}, s.HostAccess)
 }
-
