@@ -183,6 +183,10 @@ func (c *Client) Close() { c.link.close() }
 // longestHostCall bounds what an agent may say of how long it waits.
 const longestHostCall = 15 * time.Minute
 
+func lateHost(service string) error {
+	return nex.Errorf(nex.Timeout, "host service %.40s did not answer in time", service)
+}
+
 // serve answers the agent's calls, all of which are for host services.
 func (c *Client) serve(ctx *serving, m method, body []byte) (head, reply []byte, err error) {
 	if m != methodHost {
@@ -199,6 +203,9 @@ func (c *Client) serve(ctx *serving, m method, body []byte) (head, reply []byte,
 	call.Timeout = min(call.Timeout, longestHostCall)
 	c.link.expire(ctx, ctx.began.Add(call.Timeout))
 	answer, err := sink.Host(ctx, call)
+	if err != nil && ctx.Err() != nil {
+		err = lateHost(call.Service)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

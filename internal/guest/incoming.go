@@ -14,25 +14,29 @@ import (
 // its turn.
 func (l *link) read() {
 	for {
-		if !whole(l.r) {
-			l.outbox.release()
-		}
-		f, err := readFrame(l.r)
-		mine := true
-		if err == nil {
-			mine, err = l.take(f)
-		}
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = errEnded
-			}
-			l.fail(err)
-			return
-		}
-		if !mine {
+		if mine, err := l.readOne(); !mine || err != nil {
 			return
 		}
 	}
+}
+
+// readOne takes one frame; an error has ended the link. mine is false when the
+// turn to read passed to another meanwhile.
+func (l *link) readOne() (mine bool, err error) {
+	if !whole(l.r) {
+		l.outbox.release()
+	}
+	f, err := readFrame(l.r)
+	if err == nil {
+		mine, err = l.take(f)
+	}
+	if errors.Is(err, io.EOF) {
+		err = errEnded
+	}
+	if err != nil {
+		l.fail(err)
+	}
+	return mine, err
 }
 
 // take handles one frame; an error ends the link. mine is false when the turn to
@@ -75,7 +79,7 @@ func (l *link) assemble(f frame) (mine bool, err error) {
 		if err != nil {
 			return true, err
 		}
-		if !l.guarded && l.turn.slow.Load() < slow {
+		if !l.guarded && !l.inside && l.turn.slow.Load() < slow {
 			return l.workInTurn(j), nil
 		}
 		l.hand(j)
@@ -193,7 +197,7 @@ func (l *link) answer(j job, now bool) {
 	if !now {
 		how = later
 	}
-	l.turn.judge(time.Since(j.s.began))
+	l.turn.judge(time.Since(j.s.began) - j.s.waited)
 	j.s.end(context.Canceled)
 	k := kindReply
 	if err != nil {

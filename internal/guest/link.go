@@ -78,6 +78,9 @@ type link struct {
 
 	outbox *outbox
 	turn   turn
+	// inside says that the reader reads while the code of a call waits: it works
+	// on no other. It belongs to the reader.
+	inside bool
 	long   chan struct{} // a token per long message being sent
 	jobs   chan job      // calls for workers that are free
 	free   atomic.Int32  // how many are

@@ -88,8 +88,9 @@ func (s *Server) GiveUp(ctx context.Context, id string) {
 
 // Host asks the node for what a workload's code wants of a host service, and
 // waits for the answer until ctx ends or the call's Timeout is over. Its errors
-// have codes.
-func (s *Server) Host(ctx context.Context, c HostCall) (Message, error) {
+// have codes. With inCall it is called by the goroutine of [Handler.Invoke], and
+// ctx is from there: that goroutine may be the link's reader, and then reads on.
+func (s *Server) Host(ctx context.Context, c HostCall, inCall bool) (Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	if n := countHeaders(c.Header); n > maxHeaders {
@@ -99,14 +100,27 @@ func (s *Server) Host(ctx context.Context, c HostCall) (Message, error) {
 	if n := len(head) + len(c.Payload); n > MaxMessage {
 		return Message{}, nex.Errorf(nex.TooLarge, "%d bytes are over the limit of %d", n, MaxMessage)
 	}
-	data, err := s.link.call(ctx, "", head, c.Payload)
+	data, err := s.ask(ctx, head, c.Payload, inCall)
 	if ctx.Err() != nil && err == ctx.Err() {
-		return Message{}, nex.Errorf(nex.Timeout, "host service %s did not answer in time", c.Service)
+		return Message{}, lateHost(c.Service)
 	}
 	if err != nil {
 		return Message{}, err
 	}
 	return decodeMessage(data)
+}
+
+func (s *Server) ask(ctx context.Context, head, body []byte, inCall bool) ([]byte, error) {
+	call, _ := ctx.Value(servingKey{}).(*serving)
+	if !inCall || call == nil {
+		return s.link.call(ctx, "", head, body)
+	}
+	begin := time.Now()
+	defer func() { call.waited += time.Since(begin) }()
+	if data, err, done := s.link.callInTurn(ctx, call, head, body); done {
+		return data, err
+	}
+	return s.link.call(ctx, "", head, body)
 }
 
 func (s *Server) serve(ctx *serving, m method, body []byte) (head, reply []byte, err error) {

@@ -14,6 +14,10 @@ type serving struct {
 	began time.Time
 	due   time.Time // zero for none; set before anybody else sees the context
 
+	// These belong to the goroutine that works on the call.
+	turn   uint64        // the reader's number of it, if that is who does; see turn.begin
+	waited time.Duration // for the other end
+
 	mu    sync.Mutex
 	err   error
 	done  chan struct{} // made when somebody asks for it
@@ -25,8 +29,16 @@ var _ context.Context = (*serving)(nil)
 // Deadline implements [context.Context].
 func (s *serving) Deadline() (time.Time, bool) { return s.due, !s.due.IsZero() }
 
-// Value implements [context.Context]: there are none.
-func (s *serving) Value(any) any { return nil }
+// servingKey is the key under which a context has the call it is of.
+type servingKey struct{}
+
+// Value implements [context.Context].
+func (s *serving) Value(key any) any {
+	if key == (servingKey{}) {
+		return s
+	}
+	return nil
+}
 
 // Done implements [context.Context].
 func (s *serving) Done() <-chan struct{} {

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 )
@@ -57,16 +58,61 @@ func (t *turn) rest(v uint64) bool {
 // workInTurn runs a call on the reader's goroutine, and reports whether that still
 // has the turn.
 func (l *link) workInTurn(j job) bool {
-	v, alone := l.turn.begin()
-	if alone {
-		l.wg.Go(l.mind)
-	}
+	j.s.turn = l.beginTurn()
 	l.answer(j, false)
-	if l.turn.state.CompareAndSwap(v, v+1) {
+	if l.endTurn(j.s) {
 		return true
 	}
 	l.outbox.release() // the new reader does not know of this answer
 	return false
+}
+
+// beginTurn notes that the reader works on a call, and has that minded.
+func (l *link) beginTurn() (v uint64) {
+	v, alone := l.turn.begin()
+	if alone {
+		l.wg.Go(l.mind)
+	}
+	return v
+}
+
+// endTurn notes that the reader does not work on a call any more, and reports
+// whether it is the reader still.
+func (l *link) endTurn(s *serving) bool { return l.turn.state.CompareAndSwap(s.turn, s.turn+1) }
+
+// callInTurn is call for code that the reader works on. The reader reads on
+// while it waits, so that the answer comes to the goroutine that wants it. done
+// is false if the turn has passed to another; then nothing has been sent.
+func (l *link) callInTurn(ctx context.Context, s *serving, head, body []byte) (data []byte, err error, done bool) {
+	if s.turn == 0 || !l.endTurn(s) {
+		return nil, nil, false
+	}
+	l.inside = true
+	defer func() {
+		l.inside = false
+		s.turn = l.beginTurn()
+	}()
+	reply := make(chan outcome, 1)
+	id, err := l.register(&pendingCall{done: func(o outcome) { reply <- o }})
+	if err != nil {
+		return nil, err, true
+	}
+	if err := l.send(ctx, kindCall, id, head, body, atOnce); err != nil {
+		l.forget(id)
+		return nil, err, true
+	}
+	for {
+		select {
+		case o := <-reply:
+			return o.data, o.err, true
+		default:
+		}
+		if ctx.Err() != nil {
+			l.abandon(id)
+			return nil, ctx.Err(), true
+		}
+		_, _ = l.readOne() // an error ends the link, and that the call
+	}
 }
 
 // mind passes the turn on when the reader is held up by a call.

@@ -84,7 +84,7 @@ func (h *Helper) Close() {
 func (h *Helper) Ask(ctx context.Context, what string, input []byte) []byte {
 	switch what {
 	case "host.call":
-		return h.call(ctx, input, 0)
+		return h.call(runtime.InCall(ctx), input, 0)
 	case "host.begin": // answered by the number of the call, in decimal
 		return h.begin(ctx, input)
 	case "host.ended": // the answer of a call that was begun, if one has ended
