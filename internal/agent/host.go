@@ -31,7 +31,7 @@ func (h host) Call(ctx context.Context, service, method string, m runtime.Messag
 	if due, ok := ctx.Deadline(); ok {
 		timeout = time.Until(due)
 	}
-	answer, err := h.server.Host(ctx, guest.HostCall{ID: h.id, Timeout: timeout, Service: service, Method: method, Message: guest.Message(m)}, runtime.IsInCall(ctx))
+	answer, err := h.server.Host(ctx, guest.HostCall{ID: h.id, Timeout: timeout, Service: service, Method: method, Message: guest.Message(m)})
 	return runtime.Message(answer), err
 }
 

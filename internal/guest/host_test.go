@@ -46,7 +46,7 @@ func TestHostCallsCarryEveryField(t *testing.T) {
 	})
 	c := ask("get", large)
 	c.Args, c.Header = map[string]string{"key": "a\x00b"}, map[string][]string{"H": {"1", "2"}}
-	m, err := p.server.Host(t.Context(), c, false)
+	m, err := p.server.Host(t.Context(), c)
 	if err != nil || m.Args["n"] != "1" || len(m.Header["H"]) != 2 || !bytes.Equal(m.Payload, large) {
 		t.Errorf("%v, %d bytes, %v %v", err, len(m.Payload), m.Args, m.Header)
 	}
@@ -78,7 +78,7 @@ func TestHostFailuresKeepTheirCode(t *testing.T) {
 		"many arguments":  {many, nex.Internal},
 		"still all right": {ask("get", nil), nex.NotFound},
 	} {
-		if _, err := p.server.Host(t.Context(), c.call, false); nex.CodeOf(err) != c.code {
+		if _, err := p.server.Host(t.Context(), c.call); nex.CodeOf(err) != c.code {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -101,13 +101,13 @@ func TestSlowHostCalls(t *testing.T) {
 	var waiting sync.WaitGroup
 	for range many {
 		waiting.Go(func() {
-			if _, err := p.server.Host(ctx, ask("slow", nil), false); err == nil {
+			if _, err := p.server.Host(ctx, ask("slow", nil)); err == nil {
 				t.Error("answered")
 			}
 		})
 	}
 	for range 100 {
-		if _, err := p.server.Host(t.Context(), ask("get", nil), false); err != nil {
+		if _, err := p.server.Host(t.Context(), ask("get", nil)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := p.Invoke(t.Context(), guest.Trigger{ID: "w1", Timeout: time.Minute}); err != nil {
@@ -121,7 +121,7 @@ func TestSlowHostCalls(t *testing.T) {
 	cancelled.Add(1)
 	late := ask("slow", nil)
 	late.Timeout = time.Millisecond
-	if _, err := p.server.Host(t.Context(), late, false); nex.CodeOf(err) != nex.Timeout {
+	if _, err := p.server.Host(t.Context(), late); nex.CodeOf(err) != nex.Timeout {
 		t.Errorf("late: %v", err)
 	}
 	cancelled.Wait()
@@ -132,11 +132,11 @@ func TestHostCallsOfTooManyHeaders(t *testing.T) {
 	p := hosted(t, func(_ context.Context, c guest.HostCall) (guest.Message, error) { return guest.Message{}, nil })
 	c := ask("get", nil)
 	c.Header = map[string][]string{"A": make([]string, 1000)}
-	if _, err := p.server.Host(t.Context(), c, false); err != nil {
+	if _, err := p.server.Host(t.Context(), c); err != nil {
 		t.Errorf("as many as may be: %v", err)
 	}
 	c.Header["B"] = []string{"one more"}
-	if _, err := p.server.Host(t.Context(), c, false); nex.CodeOf(err) != nex.Invalid {
+	if _, err := p.server.Host(t.Context(), c); nex.CodeOf(err) != nex.Invalid {
 		t.Errorf("one more: %v", err)
 	}
 }
@@ -153,7 +153,7 @@ func TestHostCallsOfTooManyBytes(t *testing.T) {
 	codes := make(chan nex.Code, 5)
 	for range cap(codes) {
 		go func() {
-			_, err := p.server.Host(context.Background(), ask("put", make([]byte, guest.MaxMessage/2)), false)
+			_, err := p.server.Host(context.Background(), ask("put", make([]byte, guest.MaxMessage/2)))
 			codes <- nex.CodeOf(err)
 		}()
 	}
@@ -166,7 +166,7 @@ func TestHostCallsOfTooManyBytes(t *testing.T) {
 	if want := map[nex.Code]int{"": 4, nex.Overloaded: 1}; !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	if _, err := p.server.Host(t.Context(), ask("get", nil), false); err != nil {
+	if _, err := p.server.Host(t.Context(), ask("get", nil)); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 }
@@ -180,9 +180,9 @@ func TestHostCallsInTurn(t *testing.T) {
 			return guest.Result{Payload: tr.Payload}, nil
 		}
 		c := ask(tr.Subject, tr.Payload)
-		m, err := server.Load().Host(ctx, c, true)
+		m, err := server.Load().Host(ctx, c)
 		if err == nil {
-			m, err = server.Load().Host(ctx, c, true)
+			m, err = server.Load().Host(ctx, c)
 		}
 		return guest.Result{Payload: m.Payload}, err
 	}}

@@ -88,9 +88,9 @@ func (s *Server) GiveUp(ctx context.Context, id string) {
 
 // Host asks the node for what a workload's code wants of a host service, and
 // waits for the answer until ctx ends or the call's Timeout is over. Its errors
-// have codes. With inCall it is called by the goroutine of [Handler.Invoke], and
-// ctx is from there: that goroutine may be the link's reader, and then reads on.
-func (s *Server) Host(ctx context.Context, c HostCall, inCall bool) (Message, error) {
+// have codes. With a context that comes from [Handler.Invoke] it must be called
+// by the goroutine of that, which may be the link's reader and then reads on.
+func (s *Server) Host(ctx context.Context, c HostCall) (Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	if n := countHeaders(c.Header); n > maxHeaders {
@@ -100,7 +100,7 @@ func (s *Server) Host(ctx context.Context, c HostCall, inCall bool) (Message, er
 	if n := len(head) + len(c.Payload); n > MaxMessage {
 		return Message{}, nex.Errorf(nex.TooLarge, "%d bytes are over the limit of %d", n, MaxMessage)
 	}
-	data, err := s.ask(ctx, head, c.Payload, inCall)
+	data, err := s.ask(ctx, head, c.Payload)
 	if ctx.Err() != nil && err == ctx.Err() {
 		return Message{}, lateHost(c.Service)
 	}
@@ -110,9 +110,9 @@ func (s *Server) Host(ctx context.Context, c HostCall, inCall bool) (Message, er
 	return decodeMessage(data)
 }
 
-func (s *Server) ask(ctx context.Context, head, body []byte, inCall bool) ([]byte, error) {
+func (s *Server) ask(ctx context.Context, head, body []byte) ([]byte, error) {
 	call, _ := ctx.Value(servingKey{}).(*serving)
-	if !inCall || call == nil {
+	if call == nil {
 		return s.link.call(ctx, "", head, body)
 	}
 	begin := time.Now()

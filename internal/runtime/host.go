@@ -10,8 +10,9 @@ import (
 // be asked of them is listed in docs/host-services.md.
 type Host interface {
 	// Call asks a service to do something and waits for the answer, until ctx
-	// ends. Its errors are [nex.Error] values. Safe for concurrent use. With a
-	// context from [InCall] it costs least.
+	// ends. Its errors are [nex.Error] values. Safe for concurrent use, but a
+	// context that comes from [Function.Invoke] is for the goroutine of that
+	// alone: others bring a context of their own, which need only end with it.
 	Call(ctx context.Context, service, method string, m Message) (Message, error)
 }
 
@@ -21,15 +22,6 @@ type Message struct {
 	Header  map[string][]string // of a NATS message or HTTP; may be nil
 	Payload []byte              // belongs to the callee, or to the caller of what it answers
 }
-
-type inCall struct{}
-
-// InCall returns a context for calls of the Host on the goroutine of
-// [Function.Invoke], whose context ctx is or comes from.
-func InCall(ctx context.Context) context.Context { return context.WithValue(ctx, inCall{}, true) }
-
-// IsInCall reports whether ctx comes from [InCall].
-func IsInCall(ctx context.Context) bool { return ctx.Value(inCall{}) != nil }
 
 // NoHost is the Host where there are no host services.
 type NoHost struct{}

@@ -84,7 +84,7 @@ func (h *Helper) Close() {
 func (h *Helper) Ask(ctx context.Context, what string, input []byte) []byte {
 	switch what {
 	case "host.call":
-		return h.call(runtime.InCall(ctx), input, 0)
+		return h.call(ctx, input, 0)
 	case "host.begin": // answered by the number of the call, in decimal
 		return h.begin(ctx, input)
 	case "host.ended": // the answer of a call that was begun, if one has ended
@@ -102,7 +102,7 @@ func (h *Helper) begin(ctx context.Context, input []byte) []byte {
 		return nil
 	}
 	if h.cancel == nil {
-		h.ctx, h.cancel = context.WithCancel(ctx)
+		h.ctx, h.cancel = apart(ctx)
 	}
 	h.begun++
 	h.last++
@@ -117,6 +117,19 @@ func (h *Helper) begin(ctx context.Context, input []byte) []byte {
 		}
 	})
 	return strconv.AppendInt(nil, int64(ticket), 10)
+}
+
+// apart returns a context for other goroutines that ends with ctx; see
+// [runtime.Host].
+func apart(ctx context.Context) (context.Context, context.CancelFunc) {
+	own, cancel := context.Background(), context.CancelFunc(nil)
+	if due, ok := ctx.Deadline(); ok {
+		own, cancel = context.WithDeadline(own, due)
+	} else {
+		own, cancel = context.WithCancel(own)
+	}
+	stop := context.AfterFunc(ctx, cancel)
+	return own, func() { stop(); cancel() }
 }
 
 // next returns the answer of a call that was begun and has ended, or nil.
