@@ -14,6 +14,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"nex"
+	"nex/internal/config"
 )
 
 func (c *cli) addNode(ctx context.Context, app *fisk.Application) {
@@ -23,6 +24,14 @@ func (c *cli) addNode(ctx context.Context, app *fisk.Application) {
 	c.addNodeProbe(ctx, node)
 	c.addNodePlan(ctx, node)
 	c.addNodeUp(ctx, node)
+	node.Command("config", "List the keys of a node's configuration file").Action(func(*fisk.ParseContext) error { return c.nodeConfig() })
+}
+
+func (c *cli) nodeConfig() error {
+	if c.json {
+		return c.printJSON(config.Keys())
+	}
+	return config.WriteReference(c.stdout)
 }
 
 func (c *cli) addNodeLs(ctx context.Context, node *fisk.CmdClause) {

@@ -36,10 +36,10 @@ const (
 
 // Key describes one key of the configuration file.
 type Key struct {
-	Path   string // dots between names, [] for every element of a list
-	Kind   Kind
-	Status Status
-	Note   string // what it does; of a Never key why not; of an Alias the key it stands for
+	Path   string `json:"key"` // dots between names, [] for every element of a list
+	Kind   Kind   `json:"type"`
+	Status Status `json:"effect"`
+	Note   string `json:"note"` // what it does; of a Never key why not; of an Alias the key it stands for
 
 	field func(*draft) any // where a key that works puts its value
 }
