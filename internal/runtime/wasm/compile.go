@@ -88,5 +88,10 @@ func build(ctx context.Context, engine wazero.Runtime, code []byte) (module waze
 	if module, err = engine.CompileModule(ctx, code); err != nil {
 		return nil, fmt.Errorf("%w: %w", errModule, err)
 	}
+	if wantsHost(module) {
+		if err := offer(ctx, engine); err != nil {
+			return nil, fmt.Errorf("provide host services: %w", err)
+		}
+	}
 	return module, nil
 }

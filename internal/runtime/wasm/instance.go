@@ -39,11 +39,14 @@ type instance struct {
 	stderr  lines
 	stdout  lines // of reactors, whose standard output is no reply
 	since   time.Time
+	calling context.Context // of whoever waits for the code that runs
+	answer  answer          // of a host service, not yet fetched
 
 	mu      sync.Mutex
 	cause   error // why it is being stopped
 	stopped chan struct{}
-	stop    api.MutableGlobal // guarded by mu
+	stop    api.MutableGlobal  // guarded by mu
+	cancel  context.CancelFunc // ends the wait for a host service; guarded by mu, may be nil
 }
 
 // errStopped is the cause when the caller's context ended.
@@ -70,7 +73,7 @@ func (c instanceContext) Value(key any) any {
 // has run.
 func (f *Function) instantiate() (*instance, error) {
 	i := &instance{
-		f: f, memory: &memory{limit: f.memory}, stopped: make(chan struct{}),
+		f: f, memory: &memory{limit: f.memory}, stopped: make(chan struct{}), calling: context.Background(),
 		stderr: lines{log: f.log, level: slog.LevelError}, stdout: lines{log: f.log, level: slog.LevelInfo},
 	}
 	i.reply.instance = i
@@ -132,6 +135,9 @@ func (i *instance) interrupt(cause error) {
 	i.cause = cause
 	close(i.stopped)
 	i.stop.Set(1)
+	if i.cancel != nil {
+		i.cancel()
+	}
 }
 
 // why tells why the instance was stopped, nil if it was not.
@@ -144,7 +150,9 @@ func (i *instance) why() error {
 // under runs code of the instance until ctx ends.
 func (i *instance) under(ctx context.Context, code func() error) error {
 	release := context.AfterFunc(ctx, func() { i.interrupt(errStopped) })
+	i.calling = ctx
 	err := code()
+	i.calling = context.Background()
 	if !release() {
 		i.interrupt(errStopped) // it is about to be: settle it before the instance can be given on
 	}
@@ -165,6 +173,7 @@ func (i *instance) end() []byte {
 	i.stdout.flush()
 	i.stdin.Reset(nil)
 	i.subject = ""
+	i.answer = answer{}
 	out := i.reply.buf
 	i.reply.buf = nil
 	return out

@@ -39,11 +39,11 @@ func TestLoadRefuses(t *testing.T) {
 			"build a program with a main function for wasip1, or export nex_invoke"},
 		{"_start with a parameter", bytes.Replace(command(nil), []byte{0x60, 0, 0}, []byte{0x60, 1, 0x7f, 0}, 1), ""},
 		{"import", importing("env", "log"), "imports the function env.log, which does not exist here: " +
-			"Nex offers WASI preview 1 (wasi_snapshot_preview1) only"},
+			"Nex offers WASI preview 1 (wasi_snapshot_preview1) and host services (nex) only"},
 		{"import of an old WASI", importing("wasi_unstable", "fd_write"), "imports the function wasi_unstable.fd_write, " +
-			"which does not exist here: Nex offers WASI preview 1 (wasi_snapshot_preview1) only"},
+			"which does not exist here: Nex offers WASI preview 1 (wasi_snapshot_preview1) and host services (nex) only"},
 		{"unknown WASI import", importing("wasi_snapshot_preview1", "fd_fly"), "imports the function " +
-			"wasi_snapshot_preview1.fd_fly, which does not exist here: Nex offers WASI preview 1 (wasi_snapshot_preview1) only"},
+			"wasi_snapshot_preview1.fd_fly, which does not exist here: Nex offers WASI preview 1 (wasi_snapshot_preview1) and host services (nex) only"},
 		{"import with another signature", importing("wasi_snapshot_preview1", "fd_write"), "cannot start: "},
 		{"imported memory", tiny(section(typeSection, 1, 0x60, 0, 0), section(importSection, []byte("\x01\x01a\x01b\x02\x00\x01")...), section(functionSection, 1, 0),
 			section(exportSection, []byte("\x01\x06_start\x00\x00")...), start), "imports the memory a.b: it must bring its own"},

@@ -69,6 +69,16 @@ func (m *memory) Reallocate(size uint64) []byte {
 // rest: the instance may still be on its way out when this is called.
 func (m *memory) Free() { drop(m.region) }
 
+// window returns the bytes from an address on, false if they are not all in
+// memory.
+func (m *memory) window(at, size uint32) ([]byte, bool) {
+	end := uint64(at) + uint64(size)
+	if end > uint64(len(m.buf)) {
+		return nil, false
+	}
+	return m.buf[at:end:end], true
+}
+
 // reset gives the memory its initial size and content, and reports whether it
 // could. The engine knows no way to shrink a memory, but takes whatever slice it
 // is given when it asks for a bigger one.

@@ -21,6 +21,10 @@
 // one call to the next, but there may be several instances, and none is kept
 // for ever.
 //
+// Both kinds may import two functions of the module nex, by which they reach
+// host services; docs/host-services.md describes them. While a module waits for
+// an answer its instance is busy.
+//
 // A [Function] is safe for concurrent use. It gives user code real clocks,
 // real randomness and its own environment, and never a file system, a socket
 // or memory beyond its limit. It starts no goroutine that outlives Close.
@@ -59,11 +63,13 @@ type Options struct {
 	MaxConcurrency int               // calls that run at once; 0 means four a CPU
 	CacheDir       string            // keeps compiled code, for one tenant; "" means compile at every load
 	Log            runtime.Log       // receives standard error and stack traces
+	Host           runtime.Host      // answers what the module asks host services; nil means runtime.NoHost
 }
 
 // Function is a loaded module.
 type Function struct {
 	log      runtime.Log
+	host     runtime.Host
 	memory   uint64 // bytes one call may use
 	cache    wazero.CompilationCache
 	engine   wazero.Runtime
@@ -96,6 +102,9 @@ func Load(ctx context.Context, o Options) (*Function, error) {
 	if o.MaxConcurrency <= 0 {
 		o.MaxConcurrency = 4 * goruntime.NumCPU()
 	}
+	if o.Host == nil {
+		o.Host = runtime.NoHost{}
+	}
 	p, err := prepare(o.Code, uint64(o.MemoryLimit))
 	if err != nil {
 		return nil, nex.Errorf(nex.Invalid, "%s %v", o.Name, err)
@@ -107,7 +116,7 @@ func Load(ctx context.Context, o Options) (*Function, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("load wasm: %w", err)
 	}
-	f := &Function{log: o.Log, memory: uint64(o.MemoryLimit), prepared: p, config: config}
+	f := &Function{log: o.Log, host: o.Host, memory: uint64(o.MemoryLimit), prepared: p, config: config}
 	f.pool = newPool(o.MaxConcurrency, f.fresh, f.renew)
 	if err := f.compile(ctx, o); err != nil {
 		return nil, err
@@ -226,12 +235,11 @@ func (f *Function) check() error {
 		return errors.New("is neither a WASI command nor a reactor for Nex: it exports no _start function; " +
 			"build a program with a main function for wasip1, or export nex_invoke")
 	}
-	wasi := f.engine.Module(wasi_snapshot_preview1.ModuleName).ExportedFunctionDefinitions()
 	for _, def := range module.ImportedFunctions() {
 		from, name, _ := def.Import()
-		if _, ok := wasi[name]; !ok || from != wasi_snapshot_preview1.ModuleName {
-			return fmt.Errorf("imports the function %s.%s, which does not exist here: "+
-				"Nex offers WASI preview 1 (%s) only", from, name, wasi_snapshot_preview1.ModuleName)
+		if known := f.engine.Module(from); known == nil || known.ExportedFunctionDefinitions()[name] == nil {
+			return fmt.Errorf("imports the function %s.%s, which does not exist here: Nex offers WASI preview 1 (%s) "+
+				"and host services (%s) only", from, name, wasi_snapshot_preview1.ModuleName, hostModule)
 		}
 	}
 	for _, def := range module.ImportedMemories() {
@@ -261,5 +269,5 @@ func baseConfig(env map[string]string) (wazero.ModuleConfig, error) {
 // firstLine returns the reason of an engine error without its stack trace.
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
-	return strings.TrimPrefix(line, "wasm error: ")
+	return strings.TrimSuffix(strings.TrimPrefix(line, "wasm error: "), " (recovered by wazero)")
 }
