@@ -26,9 +26,8 @@ func goProgram(t *testing.T, flags ...string) Options {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	compile := exec.CommandContext(t.Context(), "go", "run", "./testdata/compile", guest.cache, file)
-	if out, err := compile.CombinedOutput(); err != nil {
-		t.Fatalf("compile: %v\n%s", err, out)
+	if err := precompile(file); err != nil {
+		t.Fatal(err)
 	}
 	return example(t, file)
 }
