@@ -48,7 +48,7 @@ func wantsHost(module wazero.CompiledModule) bool {
 // callHost is the import nex.call(request, size i32) -> i32.
 func callHost(ctx context.Context, stack []uint64) {
 	i := caller(ctx)
-	i.answer = answer{} // one that was not fetched
+	i.answer = answer{} // gives up the room of one that was not fetched, before the wait
 	request, ok := i.memory.window(uint32(stack[0]), uint32(stack[1]))
 	if !ok {
 		panic(errors.New("nex.call: the request is outside of memory"))
