@@ -62,7 +62,7 @@ func (a *agent) loadFunction(ctx context.Context, d guest.Deploy, path string, l
 	case nex.Wasm:
 		return wasm.Load(ctx, wasm.Options{
 			Name: d.File, Code: code, Env: d.Environment, Log: log,
-			MemoryLimit: memory(d), MaxConcurrency: d.Settings.MaxConcurrency, CacheDir: a.cacheDir(d.Namespace),
+			MemoryLimit: memory(d), MaxConcurrency: d.Settings.MaxConcurrency, CacheDir: a.cacheDir(d.Namespace), Host: host{a.server, d.ID},
 		})
 	}
 	return nil, nex.Errorf(nex.Unsupported, "this agent runs no functions of type %q", d.Type)

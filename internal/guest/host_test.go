@@ -75,7 +75,7 @@ func TestHostFailuresKeepTheirCode(t *testing.T) {
 		"large question":  {ask("get", make([]byte, guest.MaxMessage)), nex.TooLarge},
 		"unknown id":      {stranger, nex.Unsupported},
 		"no services":     {mute, nex.Unsupported},
-		"many arguments":  {many, nex.Internal},
+		"many arguments":  {many, nex.Invalid},
 		"still all right": {ask("get", nil), nex.NotFound},
 	} {
 		if _, err := p.server.Host(t.Context(), c.call); nex.CodeOf(err) != c.code {

@@ -91,6 +91,9 @@ func (s *Server) GiveUp(ctx context.Context, id string) {
 // have codes. With a context that comes from [Handler.Invoke] it must be called
 // by the goroutine of that, which may be the link's reader and then reads on.
 func (s *Server) Host(ctx context.Context, c HostCall) (Message, error) {
+	if len(c.Args) > maxArgs {
+		return Message{}, nex.Errorf(nex.Invalid, "a host call has at most %d arguments, not %d", maxArgs, len(c.Args))
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	if n := countHeaders(c.Header); n > maxHeaders {

@@ -28,5 +28,5 @@ type NoHost struct{}
 
 // Call returns an Unsupported error.
 func (NoHost) Call(_ context.Context, service, _ string, _ Message) (Message, error) {
-	return Message{}, nex.Errorf(nex.Unsupported, "No such host service: %s", service)
+	return Message{}, nex.Errorf(nex.Unsupported, "No such host service: %.40s", service)
 }
