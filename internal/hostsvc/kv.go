@@ -79,18 +79,18 @@ func kvDelete(ctx context.Context, c *call) (guest.Message, error) {
 	return guest.Message{}, with(ctx, c.Session, c.keys, func(kv jetstream.KeyValue) error {
 		err := kv.Delete(ctx, key)
 		if isFull(err) { // there is no place even for the mark that the key is deleted
-			return c.purge(ctx, "KV_"+kv.Bucket(), "$KV."+kv.Bucket()+"."+key)
+			js, err := c.jetStream(ctx)
+			if err != nil {
+				return err
+			}
+			return purge(ctx, js, "KV_"+kv.Bucket(), "$KV."+kv.Bucket()+"."+key)
 		}
 		return err
 	})
 }
 
 // purge removes the messages of a subject from a stream.
-func (c *call) purge(ctx context.Context, stream, subject string) error {
-	js, err := c.jetStream(ctx)
-	if err != nil {
-		return err
-	}
+func purge(ctx context.Context, js jetstream.JetStream, stream, subject string) error {
 	s, err := js.Stream(ctx, stream)
 	if err != nil {
 		return err

@@ -219,8 +219,12 @@ func next(ctx context.Context, replies *nats.Subscription, due time.Time) (*nats
 	ctx, cancel := context.WithDeadline(ctx, due)
 	defer cancel()
 	m, err := replies.NextMsgWithContext(ctx)
-	if err == nil && len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+	if err == nil && isNobody(m) {
 		return nil, nats.ErrNoResponders
 	}
 	return m, err
 }
+
+// isNobody reports whether a reply is the server's, that nobody is there to
+// answer.
+func isNobody(m *nats.Msg) bool { return len(m.Data) == 0 && m.Header.Get("Status") == "503" }

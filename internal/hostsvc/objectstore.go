@@ -3,9 +3,14 @@ package hostsvc
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"iter"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -16,9 +21,14 @@ import (
 	"nex/internal/guest"
 )
 
-// putGrace is how long an object whose call was given up may still take to be
-// stored. One that is abandoned halfway leaves its pieces in the bucket.
-const putGrace = 2 * time.Second
+const (
+	// chunkSize is how long the pieces of objects are, in bytes.
+	chunkSize = 128 << 10
+	// maxChunks is how many pieces are on their way at a time.
+	maxChunks = 32
+	// purgeTimeout bounds the removal of pieces that no object has any more.
+	purgeTimeout = 2 * time.Second
+)
 
 // objects is an open object store.
 type objects struct {
@@ -122,10 +132,8 @@ func objectPut(ctx context.Context, c *call) (answer guest.Message, err error) {
 	if err != nil {
 		return answer, err
 	}
-	ctx, cancel := later(ctx, putGrace)
-	defer cancel()
 	err = with(ctx, c.Session, c.objects, func(o *objects) error {
-		info, err := o.Put(ctx, jetstream.ObjectMeta{Name: name}, bytes.NewReader(c.Payload))
+		info, err := o.put(ctx, name, c.Payload)
 		if err != nil {
 			return err
 		}
@@ -135,11 +143,116 @@ func objectPut(ctx context.Context, c *call) (answer guest.Message, err error) {
 	return answer, err
 }
 
-// later returns a context that ends some time after ctx does.
-func later(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
-	outer, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	return outer, func() { stop(); cancel() }
+// put stores an object. Its description is written when all its pieces are
+// stored, so that what fails leaves the object of before; the client's own put
+// sends both at once.
+func (o *objects) put(ctx context.Context, name string, data []byte) (*jetstream.ObjectInfo, error) {
+	before, err := o.GetInfo(ctx, name, jetstream.GetObjectInfoShowDeleted())
+	if err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
+		return nil, err
+	}
+	size := min(chunkSize, int(o.js.Conn().MaxPayload()))
+	digest := sha256.New()
+	digest.Write(data)
+	info := &jetstream.ObjectInfo{
+		ObjectMeta: jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: uint32(size)}},
+		Bucket:     o.bucket, NUID: rand.Text(), Size: uint64(len(data)), Chunks: uint32((len(data) + size - 1) / size),
+		Digest: jetstream.GetObjectDigestValue(digest),
+	}
+	if err = o.write(ctx, info.NUID, slices.Chunk(data, size)); err == nil {
+		err = o.describe(ctx, info)
+	}
+	if err != nil {
+		o.purge(ctx, info.NUID)
+		return nil, err
+	}
+	if before != nil && !before.Deleted && nex.ValidToken(before.NUID) {
+		o.purge(ctx, before.NUID)
+	}
+	info.ModTime = time.Now().UTC()
+	return info, nil
+}
+
+// write stores the pieces of an object and waits until they are. If that fails
+// it waits until nothing is on its way any more, as far as it can.
+func (o *objects) write(ctx context.Context, nuid string, pieces iter.Seq[[]byte]) error {
+	nc := o.js.Conn()
+	inbox := nc.NewInbox()
+	acks, err := nc.SubscribeSync(inbox)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = acks.Unsubscribe() }() // it fails if the connection has ended, and then there is nothing to end
+	sent := 0
+	for piece := range pieces {
+		if sent == maxChunks {
+			if err = stored(ctx, acks); err != nil {
+				break
+			}
+			sent--
+		}
+		if err = nc.PublishMsg(&nats.Msg{Subject: "$O." + o.bucket + ".C." + nuid, Reply: inbox, Data: piece}); err != nil {
+			break
+		}
+		sent++
+	}
+	for ; sent > 0 && err == nil; sent-- {
+		err = stored(ctx, acks)
+	}
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), purgeTimeout)
+		defer cancel()
+		for gone := error(nil); sent > 0 && gone == nil; sent-- {
+			_, gone = acks.NextMsgWithContext(ctx)
+		}
+	}
+	return err
+}
+
+// stored waits until JetStream says that a message is stored.
+func stored(ctx context.Context, acks *nats.Subscription) error {
+	m, err := acks.NextMsgWithContext(ctx)
+	if err != nil {
+		return err
+	}
+	if isNobody(m) {
+		return nats.ErrNoResponders
+	}
+	var ack struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &ack); err != nil {
+		return fmt.Errorf("answer of JetStream: %w", err)
+	}
+	if ack.Error != nil {
+		return ack.Error
+	}
+	return nil
+}
+
+// describe writes the description of an object in place of the one before.
+func (o *objects) describe(ctx context.Context, info *jetstream.ObjectInfo) error {
+	text, err := json.Marshal(info)
+	if err != nil {
+		return err
+	}
+	m := nats.NewMsg(o.metaSubject(info.Name))
+	m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	m.Data = text
+	_, err = o.js.PublishMsg(ctx, m)
+	return err
+}
+
+func (o *objects) metaSubject(name string) string {
+	return "$O." + o.bucket + ".M." + base64.URLEncoding.EncodeToString([]byte(name))
+}
+
+// purge removes the pieces that an object had, even if nobody waits for that any
+// more. It tries to: pieces that are left take space and do no other harm.
+func (o *objects) purge(ctx context.Context, nuid string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), purgeTimeout)
+	defer cancel()
+	_ = purge(ctx, o.js, "OBJ_"+o.bucket, "$O."+o.bucket+".C."+nuid)
 }
 
 func objectDelete(ctx context.Context, c *call) (guest.Message, error) {
@@ -152,11 +265,14 @@ func objectDelete(ctx context.Context, c *call) (guest.Message, error) {
 		if err != nil {
 			return err
 		}
-		err = o.Delete(ctx, name)
+		gone := *info
+		gone.Deleted, gone.Size, gone.Chunks, gone.Digest, gone.ModTime = true, 0, 0, "", time.Time{}
+		err = o.describe(ctx, &gone)
 		if isFull(err) { // there is no place even for the mark that it is deleted
-			if err = c.purge(ctx, "OBJ_"+o.bucket, "$O."+o.bucket+".C."+info.NUID); err == nil {
-				err = o.Delete(ctx, name)
-			}
+			err = purge(ctx, o.js, "OBJ_"+o.bucket, o.metaSubject(name))
+		}
+		if err == nil {
+			o.purge(ctx, info.NUID)
 		}
 		return err
 	})
