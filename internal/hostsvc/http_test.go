@@ -55,7 +55,7 @@ func website(t testing.TB) *httptest.Server {
 		w.Header().Set("Content-Encoding", "gzip")
 		z := gzip.NewWriter(w)
 		piece := make([]byte, 1<<20)
-		for range 64 {
+		for range 8 {
 			if _, err := z.Write(piece); err != nil {
 				return
 			}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -147,10 +148,23 @@ var (
 	errInterrupted = nex.Errorf(nex.Unavailable, "the connection to NATS ended meanwhile")
 )
 
+// drainTimeout bounds drain. The client does not say that a watch has ended if
+// its connection did just when the watch began.
+const drainTimeout = 2 * time.Second
+
 // drain ends a watch. What it has still to tell is taken from it, or the
 // goroutine that would tell it never ended.
 func drain[T any](stop func() error, updates <-chan T) {
 	_ = stop() // it fails if the connection has ended, and the watch with it
-	for range updates {
+	timeout := time.After(drainTimeout)
+	for {
+		select {
+		case _, ok := <-updates:
+			if !ok {
+				return
+			}
+		case <-timeout:
+			return
+		}
 	}
 }
