@@ -80,7 +80,7 @@ func TestHTTP(t *testing.T) {
 	for _, method := range []string{"get", "post", "put", "patch", "delete", "head"} {
 		m, err := s.Serve(t.Context(), guest.HostCall{Service: "http", Method: method, Message: guest.Message{
 			Args: args("url", web.URL+"/echo?b=1&c=%20"), Payload: allBytes(256),
-			Header: map[string][]string{"content-type": {"x/y"}, "Host": {"evil"}, "transfer-encoding": {"chunked"}, "X": {"1", "2"}},
+			Header: map[string][]string{"content-type": {"x/y"}, "Host": {"evil"}, "transfer-encoding": {"chunked"}, "te": {"trailers"}, "X": {"1", "2"}},
 		}})
 		if err != nil {
 			t.Fatal(err)
@@ -88,7 +88,7 @@ func TestHTTP(t *testing.T) {
 		h := http.Header(m.Header)
 		if m.Args["status"] != "201" || m.Args["url"] != web.URL+"/echo?b=1&c=%20" || len(h["X-Multi"]) != 2 || len(h["Echo-X"]) != 2 ||
 			h.Get("Echo-Line") != strings.ToUpper(method)+" /echo?b=1&c=%20" || h.Get("Echo-Content-Type") != "x/y" ||
-			h.Get("Echo-User-Agent") != "nex" || h.Get("Echo-Host") != strings.TrimPrefix(web.URL, "http://") {
+			h.Get("Echo-User-Agent") != "nex" || h.Get("Echo-Te") != "" || h.Get("Echo-Host") != strings.TrimPrefix(web.URL, "http://") {
 			t.Errorf("%s: %v", method, m)
 		}
 		if want := allBytes(256); method == "head" && len(m.Payload) != 0 || method != "head" && !bytes.Equal(m.Payload, want) {

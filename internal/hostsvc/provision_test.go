@@ -167,13 +167,14 @@ func TestFullBuckets(t *testing.T) {
 	if got := string(do(t, s, "kv.keys", nil, nil).Payload); got != "[]" {
 		t.Errorf("left: %s", got)
 	}
-	do(t, s, "objectstore.put", args("name", "large"), []byte("before"))
-	fails(t, s, "objectstore.put", args("name", "large"), make([]byte, 100<<10), nex.TooLarge, "full")
-	if m := do(t, s, "objectstore.get", args("name", "large"), nil); string(m.Payload) != "before" {
-		t.Errorf("a put that failed left %q", m.Payload)
-	}
-	do(t, s, "objectstore.delete", args("name", "large"), nil)
 	m := fill("objectstore.put", "name", 1)
+	js, err := jetstream.New(r.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil { // the last gaps
+		_, err = js.Publish(t.Context(), "$O.hs_n_w_obj.C.x", nil)
+	}
 	for i := range m {
 		do(t, s, "objectstore.delete", args("name", fmt.Sprintf("k%d", i)), nil)
 	}
@@ -184,6 +185,18 @@ func TestFullBuckets(t *testing.T) {
 	if n == 0 || m == 0 {
 		t.Error("nothing fits")
 	}
+}
+
+// A put that fails leaves the object of before, and the space there was.
+func TestFailedPut(t *testing.T) {
+	r := newRig(t, Config{ObjectStore: Buckets{MaxBytes: 192 << 10}})
+	s := r.open(t, "n", "w")
+	do(t, s, "objectstore.put", args("name", "a"), []byte("before"))
+	fails(t, s, "objectstore.put", args("name", "a"), make([]byte, 200<<10), nex.TooLarge, "full")
+	if m := do(t, s, "objectstore.get", args("name", "a"), nil); string(m.Payload) != "before" {
+		t.Errorf("a put that failed left %q", m.Payload)
+	}
+	do(t, s, "objectstore.put", args("name", "b"), make([]byte, 180<<10))
 }
 
 // An object whose call is given up halfway leaves no pieces behind, and neither
