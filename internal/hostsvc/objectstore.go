@@ -159,11 +159,14 @@ func (o *objects) put(ctx context.Context, name string, data []byte) (*jetstream
 		Bucket:     o.bucket, NUID: rand.Text(), Size: uint64(len(data)), Chunks: uint32((len(data) + size - 1) / size),
 		Digest: jetstream.GetObjectDigestValue(digest),
 	}
-	if err = o.write(ctx, info.NUID, slices.Chunk(data, size)); err == nil {
-		err = o.describe(ctx, info)
-	}
-	if err != nil {
+	if err = o.write(ctx, info.NUID, slices.Chunk(data, size)); err != nil {
 		o.purge(ctx, info.NUID)
+		return nil, err
+	}
+	if err = o.describe(ctx, info); err != nil {
+		if code, _ := apiError(err); code != 0 { // else it may be there all the same
+			o.purge(ctx, info.NUID)
+		}
 		return nil, err
 	}
 	if before != nil && !before.Deleted && nex.ValidToken(before.NUID) {
