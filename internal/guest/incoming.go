@@ -197,7 +197,7 @@ func (l *link) answer(j job, now bool) {
 	if !now {
 		how = later
 	}
-	l.turn.judge(time.Since(j.s.began) - j.s.waited)
+	l.turn.judge((time.Since(j.s.began) - j.s.waited) / time.Duration(j.s.waits+1))
 	j.s.end(context.Canceled)
 	k := kindReply
 	if err != nil {

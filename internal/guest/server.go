@@ -119,7 +119,10 @@ func (s *Server) ask(ctx context.Context, head, body []byte) ([]byte, error) {
 		return s.link.call(ctx, "", head, body)
 	}
 	begin := time.Now()
-	defer func() { call.waited += time.Since(begin) }()
+	defer func() {
+		call.waits++
+		call.waited += time.Since(begin)
+	}()
 	if data, err, done := s.link.callInTurn(ctx, call, head, body); done {
 		return data, err
 	}

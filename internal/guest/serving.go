@@ -16,7 +16,8 @@ type serving struct {
 
 	// These belong to the goroutine that works on the call.
 	turn   uint64        // the reader's number of it, if that is who does; see turn.begin
-	waited time.Duration // for the other end
+	waits  int           // how often it waited for the other end
+	waited time.Duration // how long that took
 
 	mu    sync.Mutex
 	err   error

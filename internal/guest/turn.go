@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	// quick is how long a call may take to count as quick.
+	// quick is how long a call may take to count as quick. One that waits
+	// for the other end may do so from one wait to the next: the reader reads then.
 	quick = 200 * time.Microsecond
 	// slow is how many calls that follow each other must not be quick for the
 	// reader to leave them to others. One alone may have been disturbed.
@@ -30,10 +31,10 @@ type turn struct {
 	awake atomic.Bool  // mind runs
 }
 
-// judge notes how long a call took.
-func (t *turn) judge(took time.Duration) {
+// judge notes how long a call ran between its waits for the other end.
+func (t *turn) judge(ran time.Duration) {
 	switch {
-	case took > quick:
+	case ran > quick:
 		t.slow.Add(1)
 	case t.slow.Load() != 0:
 		t.slow.Store(0)
