@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"time"
 
 	"nex"
@@ -121,7 +122,12 @@ func (s *Server) ask(ctx context.Context, head, body []byte) ([]byte, error) {
 	begin := time.Now()
 	defer func() {
 		call.waits++
-		call.waited += time.Since(begin)
+		now := time.Now()
+		call.waited += now.Sub(begin)
+		if now.Sub(call.yielded) > 4*time.Millisecond {
+			call.yielded = now
+			runtime.Gosched()
+		}
 	}()
 	if data, err, done := s.link.callInTurn(ctx, call, head, body); done {
 		return data, err

@@ -18,6 +18,7 @@ type serving struct {
 	turn   uint64        // the reader's number of it, if that is who does; see turn.begin
 	waits  int           // how often it waited for the other end
 	waited time.Duration // how long that took
+	yielded time.Time
 
 	mu    sync.Mutex
 	err   error

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,9 +24,11 @@ const maxBegun = 256
 // rather than made go on while the code does something else. Safe for
 // concurrent use.
 //
-// A call of a host service is a JSON array of its service, method, arguments
-// and headers, behind the size of that in 4 bytes (little endian), and then the
-// payload. Its answer is likewise, with an [answer].
+// A call of a host service is texts with NULs between them, behind their size
+// in 4 bytes (little endian), and then the payload. The texts are the service,
+// the method, names and values of arguments and, behind an empty one, of headers.
+// Its answer is likewise, but there an [answer] is the text, or nothing when there
+// is nothing to tell.
 type Helper struct {
 	host    runtime.Host
 	came    chan struct{} // there may be something in ended
@@ -182,7 +185,11 @@ func (h *Helper) call(ctx context.Context, input []byte, ticket int) []byte {
 	if err != nil {
 		return answer{Ticket: ticket, Code: nex.CodeOf(err), Message: err.Error()}.encode(nil)
 	}
-	return answer{Ticket: ticket, Args: m.Args, Header: m.Header}.encode(m.Payload)
+	a := answer{Ticket: ticket}
+	if q.service == "http" { // of others the payload is all that the code gets to see
+		a.Args, a.Header = m.Args, m.Header
+	}
+	return a.encode(m.Payload)
 }
 
 // question is a call of a host service.
@@ -198,9 +205,23 @@ func readQuestion(input []byte) (question, error) {
 		return question{}, errQuestion
 	}
 	end := 4 + int(binary.LittleEndian.Uint32(input))
-	var q question
-	parts := []any{&q.service, &q.method, &q.Args, &q.Header}
-	if json.Unmarshal(input[4:end], &parts) != nil || len(parts) != 4 {
+	texts := strings.Split(string(input[4:end]), "\x00")
+	if len(texts) < 2 {
+		return question{}, errQuestion
+	}
+	q := question{service: texts[0], method: texts[1]}
+	texts = texts[2:]
+	q.Args = make(map[string]string, len(texts)/2)
+	for ; len(texts) > 1 && texts[0] != ""; texts = texts[2:] {
+		q.Args[texts[0]] = texts[1]
+	}
+	if len(texts) > 0 {
+		q.Header = map[string][]string{}
+		for texts = texts[1:]; len(texts) > 1; texts = texts[2:] {
+			q.Header[texts[0]] = append(q.Header[texts[0]], texts[1])
+		}
+	}
+	if len(texts) > 0 {
 		return question{}, errQuestion
 	}
 	q.Payload = bytes.Clone(input[end:])
@@ -208,9 +229,9 @@ func readQuestion(input []byte) (question, error) {
 }
 
 func (a answer) encode(payload []byte) []byte {
-	about, err := json.Marshal(a)
-	if err != nil {
-		return nil // strings always have a JSON form
+	var about []byte
+	if a.Ticket != 0 || a.Code != "" || a.Args != nil || a.Header != nil {
+		about, _ = json.Marshal(a) // strings always have a JSON form
 	}
 	b := make([]byte, 4, 4+len(about)+len(payload))
 	binary.LittleEndian.PutUint32(b, uint32(len(about)))

@@ -132,6 +132,8 @@ func TestHostServices(t *testing.T) {
 		{"missing, promised", `return caught(() => kv.getAsync("none"))`, `[true,"Error","not_found",404,"key not found"]`},
 		{"no key", `return caught(() => kv.get())`, `[true,"Error","invalid",400,"key is required"]`},
 		{"no value", `return caught(() => kv.setAsync("k"))`, `[true,"Error","invalid",400,"key and value are required"]`},
+		{"NUL in a key", `return caught(() => kv.get("a\0b"))`, `[true,"Error","invalid",400,"\"a\\u0000b\" has a NUL"]`},
+		{"empty texts", `kv.set("", "v"); return [text(kv.get("")), messaging.request("a", "", {headers: {A: ""}}) instanceof Uint8Array]`, `["v",true]`},
 		{"no form", `return caught(() => kv.set("k", () => 1))`, `[true,"Error","invalid",400,"a function cannot be sent: give a string, bytes, or what has a JSON form"]`},
 		{"objects", `const info = objectStore.put("o", "hello"); return [info, text(objectStore.get("o")), objectStore.list(), objectStore.delete("o"), objectStore.list()]`, `[{"name":"o","size":5},"hello",["o"],null,[]]`},
 		{"publish", `return messaging.publish("a.b", "x") === undefined`, `true`},

@@ -24,7 +24,16 @@
 
   // question returns the bytes that host.ask takes: see Helper in package js.
   const question = (service, method, args, bytes, headers) => {
-    const about = host.encode(stringify([service, method, args, headers]));
+    const texts = [service, method];
+    for (const name in args) texts.push(name, args[name]);
+    if (headers !== undefined) {
+      texts.push("");
+      for (const name in headers) for (const value of headers[name]) texts.push(name, value);
+    }
+    for (const text of texts) {
+      if (text.includes("\0")) throw failure("invalid", `${stringify(text)} has a NUL`);
+    }
+    const about = host.encode(texts.join("\0"));
     const all = new Uint8Array(4 + about.length + (bytes?.length ?? 0));
     new DataView(all.buffer).setUint32(0, about.length, true);
     all.set(about, 4);
@@ -35,7 +44,7 @@
   // read takes an answer apart.
   const read = (all) => {
     const end = 4 + new DataView(all.buffer, all.byteOffset).getUint32(0, true);
-    const answer = parse(host.decode(all.subarray(4, end), false));
+    const answer = end === 4 ? {} : parse(host.decode(all.subarray(4, end), false));
     answer.payload = all.slice(end);
     return answer;
   };
