@@ -11,7 +11,7 @@ import (
 
 // jetStream returns JetStream on the session's connection.
 func (s *Session) jetStream(ctx context.Context) (jetstream.JetStream, error) {
-	nc, err := s.nats(ctx)
+	nc, err := connected(ctx, s.conn)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (b Buckets) description(t Tenant) string {
 // with does something with a bucket, once more if it has gone since it was last
 // used. A bucket that somebody deletes is made anew, and empty.
 func with[B comparable](ctx context.Context, s *Session, bucket *lazy[B], do func(B) error) error {
-	if _, err := s.nats(ctx); err != nil { // not even asked: what is sent now might arrive when nobody waits any more
+	if _, err := connected(ctx, s.conn); err != nil { // not even asked: what is sent now might arrive when nobody waits any more
 		return err
 	}
 	b, err := bucket.get(ctx)

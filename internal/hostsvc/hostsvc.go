@@ -104,9 +104,16 @@ func New(cfg Config, dial Dial, refused func(Tenant, Refusal)) (*Server, error) 
 	return s, nil
 }
 
-// Open begins the session of a workload. With access it has a connection of its
-// own, made when it first needs one; without, it uses the one for everybody.
-func (s *Server) Open(t Tenant, access *nex.NATSAccess) *Session { return newSession(s, t, access) }
+// Access is the NATS that a workload's request asks for. What is nil is not
+// asked for.
+type Access struct {
+	NATS      *nex.NATSAccess // behind its host services
+	Messaging *nex.NATSAccess // behind messaging, if that is another
+}
+
+// Open begins the session of a workload. What it has access to beside what
+// everybody has is connected to when that is first needed.
+func (s *Server) Open(t Tenant, a Access) *Session { return newSession(s, t, a) }
 
 // Close ends the connection for everybody. Sessions are closed before.
 func (s *Server) Close() {

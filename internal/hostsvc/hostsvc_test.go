@@ -83,7 +83,7 @@ func (r *rig) told() []Refusal {
 // open begins a session that ends with the test.
 func (r *rig) open(t testing.TB, namespace, workload string) *Session {
 	t.Helper()
-	s := r.Open(Tenant{Namespace: namespace, Workload: workload, ID: namespace + workload}, nil)
+	s := r.Open(Tenant{Namespace: namespace, Workload: workload, ID: namespace + workload}, Access{})
 	t.Cleanup(s.Close)
 	return s
 }
@@ -289,7 +289,7 @@ func TestTenantsDoNotMeet(t *testing.T) {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
-	replica := r.Open(Tenant{Namespace: "a", Workload: "b", ID: "another"}, nil)
+	replica := r.Open(Tenant{Namespace: "a", Workload: "b", ID: "another"}, Access{})
 	defer replica.Close()
 	if got := string(do(t, replica, "kv.keys", nil, nil).Payload); got != `["a.b"]` {
 		t.Errorf("a replica has %s", got)

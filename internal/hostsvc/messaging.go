@@ -46,7 +46,7 @@ func (c *call) message(ctx context.Context) (*nats.Conn, *nats.Msg, error) {
 			return nil, nil, nex.Errorf(nex.Denied, "the header %.64q is for NATS, which workloads do not command", name)
 		}
 	}
-	nc, err := c.nats(ctx)
+	nc, err := connected(ctx, c.messages)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -160,7 +160,7 @@ func TestSubjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer prefixed.Close()
-	p := prefixed.Open(Tenant{}, nil)
+	p := prefixed.Open(Tenant{}, Access{})
 	defer p.Close()
 	for _, subject := range []string{"mine.answers.x.y", "mine.answers", "_INBOX.x"} {
 		fails(t, p, "messaging.publish", args("subject", subject), nil, nex.Denied, "not for workloads")

@@ -69,7 +69,7 @@ func TestReplicasMakeABucketTogether(t *testing.T) {
 	r := newRig(t, Config{})
 	var all sync.WaitGroup
 	for i := range 8 {
-		s := r.Open(Tenant{Namespace: "n", Workload: "w", ID: fmt.Sprint(i)}, nil)
+		s := r.Open(Tenant{Namespace: "n", Workload: "w", ID: fmt.Sprint(i)}, Access{})
 		t.Cleanup(s.Close)
 		for j := range 4 {
 			all.Go(func() {

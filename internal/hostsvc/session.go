@@ -40,12 +40,13 @@ type Session struct {
 	held    atomic.Int64
 	notes   notes
 
-	own     bool // the connection is not the one for everybody
-	conn    *lazy[*nats.Conn]
-	keys    *lazy[jetstream.KeyValue]
-	objects *lazy[*objects]
-	http    func() *http.Transport
-	closing sync.Once
+	conn     *lazy[*nats.Conn]   // for the buckets
+	messages *lazy[*nats.Conn]   // for messaging
+	own      []*lazy[*nats.Conn] // those of this session alone
+	keys     *lazy[jetstream.KeyValue]
+	objects  *lazy[*objects]
+	http     func() *http.Transport
+	closing  sync.Once
 }
 
 // call is one call that a session works on.
@@ -55,21 +56,30 @@ type call struct {
 	holds int64 // bytes of the session's held
 }
 
-func newSession(s *Server, t Tenant, access *nex.NATSAccess) *Session {
-	session := &Session{server: s, tenant: t, conn: s.conn}
+func newSession(s *Server, t Tenant, a Access) *Session {
+	session := &Session{server: s, tenant: t}
 	session.gate.limit = s.cfg.MaxConcurrency
 	if r := s.cfg.RatePerSecond; r > 0 {
 		session.limiter = rate.NewLimiter(rate.Limit(r), int(math.Ceil(min(r, 1e6))))
 	}
-	if access != nil {
-		own := *access
-		session.own = true
-		session.conn = &lazy[*nats.Conn]{gate: &session.opening, open: func(context.Context) (*nats.Conn, error) { return connect(own) }}
-	}
+	session.conn = session.connection(a.NATS, s.conn)
+	session.messages = session.connection(a.Messaging, session.conn)
 	session.keys = &lazy[jetstream.KeyValue]{gate: &session.opening, open: session.openKeys}
 	session.objects = &lazy[*objects]{gate: &session.opening, open: session.openObjects}
 	session.http = sync.OnceValue(s.egress.transport)
 	return session
+}
+
+// connection is one that is made with access when it is first needed, or the
+// usual one without.
+func (s *Session) connection(access *nex.NATSAccess, usual *lazy[*nats.Conn]) *lazy[*nats.Conn] {
+	if access == nil {
+		return usual
+	}
+	own := *access
+	c := &lazy[*nats.Conn]{gate: &s.opening, open: func(context.Context) (*nats.Conn, error) { return connect(own) }}
+	s.own = append(s.own, c)
+	return c
 }
 
 // Serve does what a call asks. It ends with ctx, and when the session is
@@ -130,12 +140,12 @@ func (c *call) hold(n int) error {
 	return nil
 }
 
-// nats returns the connection for the session's calls, connected.
-func (s *Session) nats(ctx context.Context) (*nats.Conn, error) {
-	nc, err := s.conn.get(ctx)
+// connected returns a connection of the session, connected.
+func connected(ctx context.Context, conn *lazy[*nats.Conn]) (*nats.Conn, error) {
+	nc, err := conn.get(ctx)
 	if err == nil && nc.IsClosed() {
-		s.conn.drop(nc)
-		nc, err = s.conn.get(ctx)
+		conn.drop(nc)
+		nc, err = conn.get(ctx)
 	}
 	if err != nil {
 		return nil, err
@@ -153,8 +163,10 @@ func (s *Session) Close() {
 		s.gate.close()
 		s.opening.close()
 		s.http().CloseIdleConnections()
-		if nc, ok := s.conn.opened(); ok && s.own {
-			disconnect(nc)
+		for _, conn := range s.own {
+			if nc, ok := conn.opened(); ok {
+				disconnect(nc)
+			}
 		}
 	})
 }

@@ -262,7 +262,7 @@ func TestNATSIsNotThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	session := s.Open(Tenant{}, nil)
+	session := s.Open(Tenant{}, Access{})
 	defer session.Close()
 	if dials != 0 {
 		t.Error("connected before anybody asked")
@@ -324,7 +324,7 @@ func must[T any](v T, err error) func(testing.TB) T {
 func TestNATSOfAWorkload(t *testing.T) {
 	srv, user, access := accounts(t)
 	r := newRig(t, Config{})
-	own := r.Open(Tenant{Namespace: "n", Workload: "w", ID: "1"}, &access)
+	own := r.Open(Tenant{Namespace: "n", Workload: "w", ID: "1"}, Access{NATS: &access})
 	defer own.Close()
 	if srv.NumClients() != 0 {
 		t.Error("connected before anybody asked")
@@ -362,7 +362,7 @@ func TestNATSOfAWorkload(t *testing.T) {
 		"not let in": {URL: access.URL}, "no server": {}, "half a user": {URL: access.URL, JWT: access.JWT}, "no seed": {URL: access.URL, JWT: access.JWT, Seed: "SUsecret"},
 		"nobody there": {URL: "nats://127.0.0.1:1", JWT: access.JWT, Seed: access.Seed},
 	} {
-		s := r.Open(Tenant{}, &a)
+		s := r.Open(Tenant{}, Access{NATS: &a})
 		_, err := ask(t.Context(), s, "kv.keys", nil, nil)
 		if nex.CodeOf(err) != nex.Unavailable || strings.Contains(err.Error(), "SU") || strings.Contains(err.Error(), access.JWT) {
 			t.Errorf("%s: %v", name, err)

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
 	"nex"
@@ -125,5 +126,41 @@ func TestTriggersNowhere(t *testing.T) {
 	}
 	if n, err := r.Ping(t.Context(), r.node.NodeID); err != nil || n.RunningMachines != 0 {
 		t.Errorf("%+v, %v", n, err)
+	}
+}
+
+// TestHostServicesElsewhere: messages go where the triggers come from, and
+// buckets are where the request says, which may be yet another NATS.
+func TestHostServicesElsewhere(t *testing.T) {
+	url, user, access := elsewhere(t)
+	data := nextest.Server(t)
+	r := newRig(t, settings(t))
+	w := r.upload(t, "split", nex.V8, []byte(`(s, payload) => { hostServices.kv.set("k", payload); return hostServices.messaging.request("away.question", payload) }`))
+	w.TriggerSubjects, w.TriggerConnection = []string{"away.split"}, &access
+	w.HostServices = &nex.NATSAccess{URL: data.ClientURL()}
+	if _, err := r.deploy(t, w); err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(url, nats.UserJWTAndSeed(user.JWT, string(user.Seed)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := nc.Subscribe("away.question", func(m *nats.Msg) { _ = m.Respond(append([]byte("away: "), m.Data...)) }); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := nc.Request("away.split", []byte("hi"), nextest.Patience)
+	if err != nil || string(reply.Data) != "away: hi" {
+		t.Fatalf("answered %v, %v", reply, err)
+	}
+	js := must(jetstream.New(nextest.Connect(t, data)))(t)
+	bucket := must(js.KeyValue(t.Context(), "hs_default_split_kv"))(t)
+	if value := must(bucket.Get(t.Context(), "k"))(t); string(value.Value()) != "hi" {
+		t.Errorf("%s", value.Value())
+	}
+
+	w.HostServices = &nex.NATSAccess{URL: "http://127.0.0.1"}
+	if _, err := r.deploy(t, w); nex.CodeOf(err) != nex.Invalid || !strings.Contains(err.Error(), "host_services") {
+		t.Errorf("no NATS: %v", err)
 	}
 }

@@ -62,7 +62,7 @@ func dialHosts(cfg Config) (*nats.Conn, error) {
 	return nc, nil
 }
 
-// open opens those of one workload.
+// open opens those of one workload. Its messages go where its triggers come from.
 func (h hosts) open(id string, s workload.Spec) workload.Host {
-	return h.Open(hostsvc.Tenant{Namespace: s.Namespace, Workload: s.Name, ID: id}, s.HostAccess)
+	return h.Open(hostsvc.Tenant{Namespace: s.Namespace, Workload: s.Name, ID: id}, hostsvc.Access{NATS: s.HostAccess, Messaging: s.TriggerAccess})
 }
