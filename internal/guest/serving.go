@@ -15,9 +15,9 @@ type serving struct {
 	due   time.Time // zero for none; set before anybody else sees the context
 
 	// These belong to the goroutine that works on the call.
-	turn   uint64        // the reader's number of it, if that is who does; see turn.begin
-	waits  int           // how often it waited for the other end
-	waited time.Duration // how long that took
+	turn    uint64        // the reader's number of it, if that is who does; see turn.begin
+	waits   int           // how often it waited for the other end
+	waited  time.Duration // how long that took
 	yielded time.Time
 
 	mu    sync.Mutex
