@@ -126,8 +126,8 @@ func TestLargeBodies(t *testing.T) {
 		t.Errorf("endless: %q, %v", line, err)
 	}
 	// One that says so is not waited for.
-	conn = dial(t, s, "PUT /v1/kv/a HTTP/1.1\r\nHost: nex\r\nContent-Length: 99999999999\r\n\r\n")
-	if got, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(got, "413") {
+	another := dial(t, s, "PUT /v1/kv/a HTTP/1.1\r\nHost: nex\r\nContent-Length: 99999999999\r\n\r\n")
+	if got, err := bufio.NewReader(another).ReadString('\n'); err != nil || !strings.Contains(got, "413") {
 		t.Errorf("announced: %q, %v", got, err)
 	}
 	if q := f.last(); q.service != "" {

@@ -16,11 +16,12 @@ import (
 	"nex/internal/nextest"
 )
 
-// hostRig is a node whose workloads may reach this machine by HTTP.
+// hostRig is a node whose workloads may reach this machine by HTTP, and store
+// objects of 16 MiB together.
 func hostRig(t *testing.T) *rig {
 	t.Helper()
 	s := settings(t)
-	s.Host.HTTP.Allow = []string{"127.0.0.0/8"}
+	s.Host.HTTP.Allow, s.Host.ObjectStore.MaxBytes = []string{"127.0.0.0/8"}, 16<<20
 	return newRig(t, s)
 }
 

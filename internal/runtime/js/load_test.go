@@ -144,7 +144,7 @@ func TestOptions(t *testing.T) {
 }
 
 func TestIsolation(t *testing.T) {
-	const names = `["std", "os", "process", "require", "Deno", "Bun", "fetch", "load", "print", "scriptArgs", "bjs", "__loadScript", "read", "quit"]`
+	const names = `["std", "os", "process", "require", "Deno", "Bun", "load", "print", "scriptArgs", "bjs", "__loadScript", "read", "quit"]`
 	tests := []struct{ name, code, want string }{
 		{"no way out", `() => ` + names + `.filter((name) => name in globalThis)`, `[]`},
 		{"no import", `async () => { try { await import("os"); return "imported" } catch (e) { return e instanceof ReferenceError ? e.message : String(e) } }`,
