@@ -32,12 +32,22 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 3, 233})
 	f.Add(encodeFailure(io.EOF))
 	f.Add(encodePut("w")[1:])
+	host := HostCall{ID: "w", Service: "kv", Method: "get", Message: Message{Args: map[string]string{"key": "k"}, Header: map[string][]string{"h": {"v"}}}}
+	f.Add(encodeHostCall(host)[1:])
+	answer, _ := encodeMessage(host.Message)
+	f.Add(answer)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if tr, err := decodeTrigger(data); err == nil && tr.Timeout < 0 {
 			t.Errorf("timeout %d", tr.Timeout)
 		}
 		if r, err := decodeResult(data); err == nil && countHeaders(r.Header) > maxHeaders {
 			t.Errorf("%d headers", countHeaders(r.Header))
+		}
+		if c, err := decodeHostCall(data); err == nil && (c.Timeout < 0 || len(c.Args) > maxArgs || countHeaders(c.Header) > maxHeaders) {
+			t.Errorf("%s, %d arguments, %d headers", c.Timeout, len(c.Args), countHeaders(c.Header))
+		}
+		if m, err := decodeMessage(data); err == nil && len(m.Args) > maxArgs {
+			t.Errorf("%d arguments", len(m.Args))
 		}
 		_, _, _, _ = decodeLog(data)
 		_, _, _ = decodePut(data)
@@ -50,6 +60,7 @@ func FuzzDecode(f *testing.F) {
 // FuzzLink plays an agent that sends arbitrary bytes after its hello.
 func FuzzLink(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 6, 0, 0, 0, 0, 0, 0, 0, 1})
+	f.Add(appendFrame(nil, frame{kind: kindCall, id: 1, body: encodeHostCall(HostCall{ID: "w", Service: "kv", Method: "get"})}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		near, far := net.Pipe()
 		go func() {
