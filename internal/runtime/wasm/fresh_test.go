@@ -167,9 +167,9 @@ func compare(t *testing.T, f *Function, payload string) {
 	err = i.run()
 	reply := i.end()
 	if err != nil {
-		reply, err = nil, f.failure(err, i)
+		reply, err = runtime.Reply{}, f.failure(err, i)
 	}
-	want := fmt.Sprintf("%x, %v", reply, err)
+	want := fmt.Sprintf("%x, %v", reply.Payload, err)
 	for n := range 4 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		reply, err := f.Invoke(ctx, trigger)

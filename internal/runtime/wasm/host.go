@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
 	"nex"
+	"nex/internal/runtime"
 )
 
 // Host services are two functions of the module hostModule: callImport asks and
@@ -84,6 +86,9 @@ func (i *instance) ask(request []byte) answer {
 	if err != nil {
 		return answerError(err)
 	}
+	if q.service == ownService {
+		return i.own(q)
+	}
 	ctx, cancel := context.WithCancel(i.calling)
 	defer cancel()
 	i.onInterrupt(cancel)
@@ -102,6 +107,26 @@ func (i *instance) ask(request []byte) answer {
 			mebibytes(uint64(len(a.head))+uint64(len(a.payload))), mebibytes(limit)))
 	}
 	return a
+}
+
+// ownService is the service about the message that the function answers. It is
+// here, and no host is asked.
+const ownService = "message"
+
+// own answers a request to ownService.
+func (i *instance) own(q question) answer {
+	switch q.method {
+	case "get":
+		args := map[string]string{"subject": i.trigger.Subject, "reply": i.trigger.Reply}
+		if due, ok := i.calling.Deadline(); ok {
+			args["deadline_ms"] = strconv.FormatInt(due.UnixMilli(), 10)
+		}
+		return answerOf(runtime.Message{Args: args, Header: i.trigger.Header})
+	case "respond":
+		i.header = q.message.Header
+		return answerOf(runtime.Message{})
+	}
+	return answerError(nex.Errorf(nex.Unsupported, "the service %s has no method %s", ownService, q.method))
 }
 
 // onInterrupt sets what interrupt calls besides, nil for nothing. If the

@@ -33,7 +33,8 @@ type instance struct {
 	broken  bool // a call ended in the middle of its code
 
 	// One call's.
-	subject string
+	trigger runtime.Trigger
+	header  map[string][]string // of the reply
 	stdin   bytes.Reader
 	reply   reply
 	stderr  lines
@@ -161,21 +162,21 @@ func (i *instance) under(ctx context.Context, code func() error) error {
 
 // begin sets the instance up for a call.
 func (i *instance) begin(t runtime.Trigger) {
-	i.subject = t.Subject
+	i.trigger = t
 	i.stdin.Reset(t.Payload)
 	i.stderr.last, i.stdout.last = "", ""
 	i.memory.refused = false
 }
 
 // end forgets the caller's data, and returns the reply.
-func (i *instance) end() []byte {
+func (i *instance) end() runtime.Reply {
 	i.stderr.flush()
 	i.stdout.flush()
 	i.stdin.Reset(nil)
-	i.subject = ""
+	i.trigger = runtime.Trigger{}
 	i.answer = answer{}
-	out := i.reply.buf
-	i.reply.buf = nil
+	out := runtime.Reply{Header: i.header, Payload: i.reply.buf}
+	i.header, i.reply.buf = nil, nil
 	return out
 }
 
@@ -200,7 +201,7 @@ func (i *instance) begun() error {
 }
 
 // args are those of the call that runs.
-func (i *instance) args() []string { return []string{program, i.subject} }
+func (i *instance) args() []string { return []string{program, i.trigger.Subject} }
 
 // reset puts the instance back to its initial state and reports whether it
 // is: never after it was stopped or something went wrong inside.

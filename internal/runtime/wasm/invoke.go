@@ -16,15 +16,10 @@ import (
 // Invoke implements [runtime.Function]. It waits for a free instance as long
 // as ctx allows.
 func (f *Function) Invoke(ctx context.Context, t runtime.Trigger) (runtime.Reply, error) {
-	payload, err := f.invoke(ctx, t)
-	return runtime.Reply{Payload: payload}, err
-}
-
-func (f *Function) invoke(ctx context.Context, t runtime.Trigger) (reply []byte, err error) {
 	began := time.Now()
 	i, err := f.pool.take(ctx)
 	if err != nil {
-		return nil, err
+		return runtime.Reply{}, err
 	}
 	defer f.pool.give(i)
 	i.begin(t)
@@ -34,19 +29,19 @@ func (f *Function) invoke(ctx context.Context, t runtime.Trigger) (reply []byte,
 		}
 		return i.run()
 	})
-	reply = i.end()
+	reply := i.end()
 
 	why := i.why()
 	switch {
 	case why != nil && !errors.Is(why, errStopped):
-		return nil, why
+		return runtime.Reply{}, why
 	case err == nil:
 		return reply, nil
 	case why != nil:
-		return nil, nex.Errorf(nex.Timeout, "the function was stopped after %s without a reply",
+		return runtime.Reply{}, nex.Errorf(nex.Timeout, "the function was stopped after %s without a reply",
 			time.Since(began).Round(time.Millisecond))
 	}
-	return nil, f.failure(err, i)
+	return runtime.Reply{}, f.failure(err, i)
 }
 
 // renew makes an instance fit for another call, and returns nil when there is

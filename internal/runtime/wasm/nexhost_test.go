@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -118,9 +119,28 @@ func TestEveryMethod(t *testing.T) {
 					t.Errorf("%s denied: %s", c.subject, got)
 				}
 			}
+			headers(t, f)
 			o.Host = &buckets{}
 			whole(t, mustLoad(t, o))
 		})
+	}
+}
+
+// headers has a function see those of its message and set those of its reply.
+func headers(t *testing.T, f *Function) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range 2 { // they are one call's
+		r, err := f.Invoke(ctx, runtime.Trigger{Subject: "message", Reply: "inbox", Header: map[string][]string{"A": {"1", "2"}}})
+		const want = `["message" "inbox" %!q(bool=true) map["A":["1" "2"]]]`
+		if err != nil || string(r.Payload) != want || !reflect.DeepEqual(r.Header, map[string][]string{"Was": {"1", "2"}}) {
+			t.Errorf("%s %v, %v; want %s", r.Payload, r.Header, err, want)
+		}
+		r, err = f.Invoke(ctx, runtime.Trigger{Subject: "message.other"})
+		if err != nil || !strings.HasPrefix(string(r.Payload), "unsupported") || r.Header != nil {
+			t.Errorf("%s %v, %v", r.Payload, r.Header, err)
+		}
 	}
 }
 

@@ -102,6 +102,22 @@ fn text(rest: &mut &[u8]) -> String {
     String::from_utf8_lossy(t).into_owned()
 }
 
+/// The message that the function answers.
+pub mod message {
+    use super::{ask, Answer, Result};
+
+    /// Its headers, and the arguments `subject`, `reply` (empty when nobody waits
+    /// for an answer) and `deadline_ms` (when the function is stopped, since 1970).
+    pub fn received() -> Result<Answer> {
+        ask("message", "get", &[], &[], &[])
+    }
+
+    /// Sets the headers of the reply, instead of those set before.
+    pub fn respond_with(headers: &[(&str, &str)]) -> Result<()> {
+        ask("message", "respond", &[], headers, &[]).map(drop)
+    }
+}
+
 /// The workload's key-value bucket.
 pub mod kv {
     use super::{ask, Result};

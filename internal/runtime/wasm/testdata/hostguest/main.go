@@ -49,6 +49,18 @@ func run(subject string, payload []byte) string {
 		return string(value)
 	case "goroutines":
 		return goroutines()
+	case "message":
+		in, err := nexhost.Received()
+		if err == nil {
+			err = nexhost.RespondWith(map[string][]string{"Lost": {"x"}})
+		}
+		if err == nil {
+			err = nexhost.RespondWith(map[string][]string{"Was": in.Header["A"]})
+		}
+		return tell(err, in.Subject, in.Reply, time.Until(in.Deadline) > 0, in.Header)
+	case "message.other":
+		_, err := nexhost.Call("message", "other", nexhost.Message{})
+		return tell(err)
 	case "http.do":
 		r, err := web.Do("DELETE", "http://x/?a=b", nexhost.HTTPRequest{Header: header, Body: payload, Timeout: time.Second, Redirect: "manual"})
 		return tell(err, r)
