@@ -21,8 +21,8 @@ func (l *link) watchLocked(when time.Time) {
 	l.alarm.Reset(time.Until(when))
 }
 
-// ring gives up the calls whose time is over, and the link if the other end
-// ignored for too long that a call was given up.
+// ring gives up the calls whose time is over, and the link if an end that is not
+// trusted ignored for too long that a call was given up.
 func (l *link) ring() {
 	now := time.Now()
 	var late []func(outcome)
@@ -36,6 +36,9 @@ func (l *link) ring() {
 		}
 		if !c.due.After(now) {
 			if c.done == nil {
+				if !l.guarded {
+					continue // it is the node that takes long
+				}
 				hung = true
 				culprits = append(culprits, c.who)
 				continue
