@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"nex"
@@ -20,13 +21,25 @@ func (l *link) read() {
 	}
 }
 
+// comes waits for the next frame and reports whether it, or the end of the
+// stream, can be read, false if the wait was interrupted.
+func (l *link) comes() bool {
+	if !whole(l.r) {
+		l.outbox.release()
+	}
+	_, err := l.r.Peek(headerSize)
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // readOne takes one frame; an error has ended the link. mine is false when the
 // turn to read passed to another meanwhile.
 func (l *link) readOne() (mine bool, err error) {
 	if !whole(l.r) {
 		l.outbox.release()
 	}
+	l.in.within = true
 	f, err := readFrame(l.r)
+	l.in.within = false
 	if err == nil {
 		mine, err = l.take(f)
 	}

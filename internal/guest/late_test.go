@@ -60,3 +60,30 @@ func TestHostCallsThatEndLate(t *testing.T) {
 		t.Errorf("afterwards: %v", err)
 	}
 }
+
+// Code that the reader works on gets its goroutine back when the time of its
+// host call is over, though nothing comes on the link.
+func TestHostCallsInTurnEndInTime(t *testing.T) {
+	p, _, back, release := deaf(t)
+	defer release()
+	go p.Client.Invoke(guest.Trigger{ID: "w1", Payload: []byte("20ms"), Timeout: time.Minute}, time.Now().Add(time.Minute), true, func(guest.Result, error) {})
+	if err := nextest.Await(t, back, "the end of the host call"); nex.CodeOf(err) != nex.Timeout {
+		t.Error(err)
+	}
+}
+
+// Likewise when its call is given up.
+func TestHostCallsInTurnAreCancelled(t *testing.T) {
+	p, asked, back, release := deaf(t)
+	defer release()
+	ended := make(chan error, 1)
+	p.Client.Invoke(guest.Trigger{ID: "w1", Timeout: time.Minute}, time.Now().Add(50*time.Millisecond), true, func(_ guest.Result, err error) { ended <- err })
+	nextest.Await(t, asked, "the host call")
+	nextest.Await(t, ended, "the end of the call")
+	if err := nextest.Await(t, back, "the end of the host call"); err == nil {
+		t.Error("answered by nobody")
+	}
+	if err := p.Err(); err != nil {
+		t.Error(err)
+	}
+}

@@ -68,10 +68,11 @@ type noticeFunc func(body []byte) error
 // link is one end of the stream.
 type link struct {
 	conn   net.Conn
-	r      *bufio.Reader
-	serve  serveFunc  // nil: the other end must not call
-	notice noticeFunc // nil: the other end must not send notices
-	blame  blameFunc  // nil: nobody asks
+	in     *source
+	r      *bufio.Reader // of in
+	serve  serveFunc     // nil: the other end must not call
+	notice noticeFunc    // nil: the other end must not send notices
+	blame  blameFunc     // nil: nobody asks
 	// guarded says that the other end is not trusted: what it asks must not hold
 	// up the reader, nor fill the memory.
 	guarded bool
@@ -120,8 +121,9 @@ type outcome struct {
 }
 
 func newLink(conn net.Conn, serve serveFunc, notice noticeFunc) *link {
+	in := &source{Conn: conn}
 	return &link{
-		conn: conn, r: bufio.NewReaderSize(conn, 64<<10), serve: serve, notice: notice, outbox: newOutbox(conn),
+		conn: conn, in: in, r: bufio.NewReaderSize(in, 64<<10), serve: serve, notice: notice, outbox: newOutbox(conn),
 		long: make(chan struct{}, maxLong), jobs: make(chan job), done: make(chan struct{}),
 		pending: map[uint32]*pendingCall{}, serving: map[uint32]*serving{}, parts: map[partKey][]byte{},
 	}

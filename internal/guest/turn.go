@@ -102,6 +102,7 @@ func (l *link) callInTurn(ctx context.Context, s *serving, head, body []byte) (d
 		l.forget(id)
 		return nil, err, true
 	}
+	defer l.in.interruptBy(ctx)()
 	for {
 		select {
 		case o := <-reply:
@@ -112,7 +113,9 @@ func (l *link) callInTurn(ctx context.Context, s *serving, head, body []byte) (d
 			l.abandon(id)
 			return nil, ctx.Err(), true
 		}
-		_, _ = l.readOne() // an error ends the link, and that the call
+		if l.comes() {
+			_, _ = l.readOne() // an error ends the link, and that the call
+		}
 	}
 }
 
