@@ -206,6 +206,11 @@ func (l *link) answer(j job, now bool) {
 	if l.working == 1 {
 		how = atOnce
 	}
+	if l.guarded && l.owed+len(reply) > maxOwed {
+		reply, err = nil, nex.Errorf(nex.Overloaded, "%d bytes of answers wait to be taken", l.owed)
+	}
+	owed := len(reply)
+	l.owed += owed
 	l.mu.Unlock()
 	if !now {
 		how = later
@@ -223,5 +228,6 @@ func (l *link) answer(j job, now bool) {
 	l.mu.Lock()
 	l.working--
 	l.asked -= len(f.body)
+	l.owed -= owed
 	l.mu.Unlock()
 }

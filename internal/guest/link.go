@@ -33,6 +33,9 @@ const (
 	// maxAsked is how many bytes the calls of an end that is not trusted may
 	// have together.
 	maxAsked = 2 * MaxMessage
+	// maxOwed is how many bytes the answers may have that such an end has not
+	// taken yet.
+	maxOwed = 4 * MaxMessage
 	// hangAfter is how long the other end may take to answer a call that was
 	// cancelled before the link counts as hung.
 	hangAfter = 2 * time.Second
@@ -97,6 +100,7 @@ type link struct {
 	serving map[uint32]*serving     // theirs
 	working int                     // theirs whose answer is not queued yet
 	asked   int                     // bytes of those calls
+	owed    int                     // bytes of answers that are not queued yet
 	parts   map[partKey][]byte      // unfinished messages
 	held    int                     // bytes in parts
 }
