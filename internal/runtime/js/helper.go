@@ -19,6 +19,11 @@ import (
 // code waiting for them.
 const maxBegun = 256
 
+// maxBegunBytes is how many bytes they may have together, and those answers that
+// the code has not fetched: they are in the agent's memory, and not in that which
+// is counted as the isolate's. It is enough for two of the longest.
+const maxBegunBytes = 130 << 20
+
 // Helper answers what the prelude of one isolate asks for with host.ask: what
 // [ask] does for everybody, and calls of host services. Those that are begun
 // rather than made go on while the code does something else. Safe for
@@ -41,6 +46,7 @@ type Helper struct {
 	cancel context.CancelFunc
 	round  int      // counts the calls of the isolate's function
 	begun  int      // host calls of this round whose answer was not fetched yet
+	bytes  int      // of these calls, or of their answers
 	last   int      // number of the newest
 	ended  [][]byte // their answers
 }
@@ -73,7 +79,7 @@ func (h *Helper) Drop() {
 	h.cancel()
 	h.cancel = nil
 	h.round++
-	h.begun, h.ended = 0, nil
+	h.begun, h.bytes, h.ended = 0, 0, nil
 }
 
 // Close drops the host calls that are under way and waits for their end.
@@ -101,23 +107,33 @@ func (h *Helper) Ask(ctx context.Context, what string, input []byte) []byte {
 func (h *Helper) begin(ctx context.Context, input []byte) []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.begun >= maxBegun {
+	if h.begun >= maxBegun || h.bytes+len(input) > maxBegunBytes {
 		return nil
 	}
 	if h.cancel == nil {
 		h.ctx, h.cancel = apart(ctx)
 	}
 	h.begun++
+	h.bytes += len(input)
 	h.last++
 	ctx, round, ticket, input := h.ctx, h.round, h.last, bytes.Clone(input)
 	h.running.Go(func() {
 		a := h.call(ctx, input, ticket)
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if h.round == round && a != nil {
-			h.ended = append(h.ended, a)
-			h.tell()
+		if h.round != round {
+			return
 		}
+		h.bytes -= len(input)
+		if a == nil {
+			return
+		}
+		if h.bytes+len(a) > maxBegunBytes {
+			a = answer{Ticket: ticket, Code: nex.Overloaded, Message: "the answers of calls under way are too long together: await some of them first"}.encode(nil)
+		}
+		h.bytes += len(a)
+		h.ended = append(h.ended, a)
+		h.tell()
 	})
 	return strconv.AppendInt(nil, int64(ticket), 10)
 }
@@ -143,8 +159,10 @@ func (h *Helper) next() []byte {
 		return nil
 	}
 	a := h.ended[0]
+	h.ended[0] = nil
 	h.ended = h.ended[1:]
 	h.begun--
+	h.bytes -= len(a)
 	return a
 }
 
