@@ -31,7 +31,7 @@ type Config struct {
 	// WorkloadTypes are the types the node accepts: native, v8, wasm. Never empty.
 	WorkloadTypes []nex.WorkloadType
 	// DenyTriggerSubjects are the subject patterns that no trigger may overlap.
-	// $SYS.>, $JS.>, $NEX.> and _INBOX.> are always among them.
+	// $SYS.>, $JS.>, $KV.>, $O.>, $NEX.> and _INBOX.> are always among them.
 	DenyTriggerSubjects []string
 	// Limits bound what the node takes.
 	Limits Limits
@@ -92,7 +92,7 @@ func Default() Config {
 		Sandbox:             nex.SandboxMicroVM,
 		Tags:                map[string]string{},
 		WorkloadTypes:       []nex.WorkloadType{nex.Native, nex.V8, nex.Wasm},
-		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$NEX.>", "_INBOX.>"},
+		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$KV.>", "$O.>", "$NEX.>", "_INBOX.>"},
 		HandshakeTimeout:    5 * time.Second,
 		ReplayWindow:        time.Minute,
 		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000},

@@ -93,7 +93,7 @@ func nodeKeys() []Key {
 		{"workload_types", Texts, Works, "native, v8, wasm (default all)", func(d *draft) any { return &d.WorkloadTypes }},
 		{"valid_issuers", Texts, Works, "public nkeys whose workloads are taken (default any)", func(d *draft) any { return &d.ValidIssuers }},
 		{"requester_public_keys", Texts, Alias, "valid_issuers", nil},
-		{"deny_trigger_subjects", Texts, Works, "subjects that no trigger may overlap, besides $SYS.>, $JS.>, $NEX.>, _INBOX.>", func(d *draft) any { return &d.DenyTriggerSubjects }},
+		{"deny_trigger_subjects", Texts, Works, "subjects that no trigger may overlap, besides $SYS.>, $JS.>, $KV.>, $O.>, $NEX.>, _INBOX.>", func(d *draft) any { return &d.DenyTriggerSubjects }},
 		{"require_digest", Bool, Works, "refuse requests whose claims do not hold the artifact's SHA-256, as those of Nex 0.2.7 (default false)", func(d *draft) any { return &d.RequireDigest }},
 		{"require_bound_claims", Bool, Works, "refuse claims that are not for one request to this node, as those of Nex 0.2.7 (default false)", func(d *draft) any { return &d.RequireBoundClaims }},
 		{"replay_window_ms", Milliseconds, Works, "how long a request is remembered whose claims do not expire, so that it is not taken twice (default 60000)", func(d *draft) any { return (*milliseconds)(&d.ReplayWindow) }},

@@ -194,3 +194,17 @@ func TestHostCallsEndWithTheCall(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestBucketsAreNotOverheard has a function listen to what the node writes to
+// the buckets of another.
+func TestBucketsAreNotOverheard(t *testing.T) {
+	r := newRig(t, settings(t))
+	r.mustDeployJS(t, "keeps", "keeps", `(subject, payload) => hostServices.kv.set("secret", payload)`)
+	w := r.upload(t, "listens", nex.V8, []byte(`(subject, payload) => payload`))
+	for _, subject := range []string{"$KV.hs_default_keeps_kv.>", "$KV.>", "$O.hs_default_keeps_obj.C.>"} {
+		w.TriggerSubjects = []string{subject}
+		if _, err := r.deploy(t, w); nex.CodeOf(err) != nex.Denied {
+			t.Errorf("%s: %v, want denied", subject, err)
+		}
+	}
+}
