@@ -123,13 +123,15 @@ func (s *Server) Close() {
 	}
 }
 
-// connect makes the connection that a workload's request asks for.
-func connect(a nex.NATSAccess) (*nats.Conn, error) {
+// connect makes the connection that a workload's request asks for, if that can
+// be done before ctx ends.
+func connect(ctx context.Context, a nex.NATSAccess) (*nats.Conn, error) {
 	if err := a.Validate(); err != nil {
 		return nil, nex.Errorf(nex.Unavailable, "connect to the workload's host_services: %v", err)
 	}
+	dialer := &dialer{opening: ctx}
 	options := []nats.Option{
-		nats.Name("workload-host-services"), nats.Timeout(2 * time.Second), nats.MaxReconnects(-1),
+		nats.Name("workload-host-services"), nats.Timeout(dialTimeout), nats.SetCustomDialer(dialer), nats.MaxReconnects(-1),
 		// What cannot be sent now is an error now, and not sent some time later.
 		nats.ReconnectBufSize(-1),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
@@ -141,6 +143,7 @@ func connect(a nex.NATSAccess) (*nats.Conn, error) {
 	if err != nil {
 		return nil, nex.Errorf(nex.Unavailable, "connect to the workload's host_services: %v", err)
 	}
+	dialer.complete.Store(true)
 	return nc, nil
 }
 

@@ -77,7 +77,7 @@ func (s *Session) connection(access *nex.NATSAccess, usual *lazy[*nats.Conn]) *l
 		return usual
 	}
 	own := *access
-	c := &lazy[*nats.Conn]{gate: &s.opening, open: func(context.Context) (*nats.Conn, error) { return connect(own) }}
+	c := &lazy[*nats.Conn]{gate: &s.opening, open: func(ctx context.Context) (*nats.Conn, error) { return connect(ctx, own) }}
 	s.own = append(s.own, c)
 	return c
 }
