@@ -3,7 +3,8 @@ package hostsvc
 import "net/netip"
 
 // reserved are the addresses that are not on the internet, or not those of one
-// machine on it, as IANA's registries of special-purpose addresses have them.
+// machine on it, as IANA's registries of special-purpose addresses have them, and
+// one that leads to the cloud that the node runs in.
 var reserved = []struct {
 	net  netip.Prefix
 	what string // with its article
@@ -12,6 +13,7 @@ var reserved = []struct {
 	{netip.MustParsePrefix("10.0.0.0/8"), "a private"},
 	{netip.MustParsePrefix("100.64.0.0/10"), "a carrier's private"},
 	{netip.MustParsePrefix("127.0.0.0/8"), "a loopback"},
+	{netip.MustParsePrefix("168.63.129.16/32"), "a cloud's own"}, // Azure gives its machines their settings there
 	{netip.MustParsePrefix("169.254.0.0/16"), "a link-local"},
 	{netip.MustParsePrefix("172.16.0.0/12"), "a private"},
 	{netip.MustParsePrefix("192.0.0.0/24"), "a reserved"},
