@@ -2,6 +2,7 @@ package hostsvc
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -28,6 +29,10 @@ const (
 	maxChunks = 32
 	// purgeTimeout bounds the removal of pieces that no object has any more.
 	purgeTimeout = 2 * time.Second
+	// pieceTimeout is how long the next piece of an object is waited for until
+	// it is asked whether that is still there: pieces of one that was put again
+	// never come.
+	pieceTimeout = 250 * time.Millisecond
 )
 
 // objects is an open object store.
@@ -56,20 +61,36 @@ func objectGet(ctx context.Context, c *call) (answer guest.Message, err error) {
 		return answer, err
 	}
 	err = with(ctx, c.Session, c.objects, func(o *objects) error {
-		info, err := o.info(ctx, name)
-		if err != nil {
-			return err
-		}
-		if info.Size > maxAnswer {
-			return nex.Errorf(nex.TooLarge, "the object has %d bytes, the most that can be read are %d", info.Size, maxAnswer)
-		}
-		if err := c.hold(int(info.Size)); err != nil {
-			return err
-		}
-		answer.Payload, err = o.read(ctx, info)
+		answer.Payload, err = c.readObject(ctx, o, name)
 		return err
 	})
 	return answer, err
+}
+
+// readObject reads an object, and once more if it was put again meanwhile, as
+// that takes away the pieces of before.
+func (c *call) readObject(ctx context.Context, o *objects, name string) ([]byte, error) {
+	info, err := o.info(ctx, name)
+	for {
+		if err != nil {
+			return nil, err
+		}
+		if info.Size > maxAnswer {
+			return nil, nex.Errorf(nex.TooLarge, "the object has %d bytes, the most that can be read are %d", info.Size, maxAnswer)
+		}
+		if err := c.hold(int(info.Size)); err != nil {
+			return nil, err
+		}
+		data, broken := o.read(ctx, info)
+		if !errors.Is(broken, errBroken) {
+			return data, broken
+		}
+		c.letGo(int(info.Size))
+		before := info.NUID
+		if info, err = o.info(ctx, name); err == nil && info.NUID == before {
+			return nil, errBroken
+		}
+	}
 }
 
 var errNoObject = nex.Errorf(nex.NotFound, "object not found")
@@ -105,9 +126,18 @@ func (o *objects) read(ctx context.Context, info *jetstream.ObjectInfo) ([]byte,
 		return nil, err
 	}
 	defer func() { _ = sub.Unsubscribe() }() // it fails if the connection has ended, and then there is nothing to end
+	if n, err := sub.InitialConsumerPending(); err != nil || n == 0 {
+		return nil, cmp.Or(err, error(errBroken))
+	}
 	data := make([]byte, 0, info.Size)
 	for uint64(len(data)) < info.Size {
-		m, err := sub.NextMsgWithContext(ctx)
+		m, err := next(ctx, sub, time.Now().Add(pieceTimeout))
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			if now, err := o.info(ctx, info.Name); err == nil && now.NUID == info.NUID {
+				continue // it only takes long
+			}
+			err = errBroken
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -140,6 +140,12 @@ func (c *call) hold(n int) error {
 	return nil
 }
 
+// letGo gives back what hold took.
+func (c *call) letGo(n int) {
+	c.held.Add(-int64(n))
+	c.holds -= int64(n)
+}
+
 // connected returns a connection of the session, connected.
 func connected(ctx context.Context, conn *lazy[*nats.Conn]) (*nats.Conn, error) {
 	nc, err := conn.get(ctx)
