@@ -107,7 +107,8 @@ func (c *call) httpRequest(ctx context.Context) (*http.Request, error) {
 	}
 	r, err := http.NewRequestWithContext(ctx, strings.ToUpper(c.Method), text, body)
 	if err != nil {
-		return nil, nex.Errorf(nex.Invalid, "the URL %.200q cannot be understood", text)
+		rest := text[strings.LastIndex(text, "@")+1:] // before it there may be a password
+		return nil, nex.Errorf(nex.Invalid, "the URL %.200q cannot be understood", rest)
 	}
 	if err := checkURL(r.URL, nex.Invalid); err != nil {
 		return nil, err

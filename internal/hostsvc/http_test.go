@@ -140,6 +140,11 @@ func TestHTTPRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { fails(t, s, "http.get", c.args, nil, c.code, c.words) })
 	}
+	for _, url := range []string{"http://user:pass-word@[::1", "http://user:pass-word@a.test:b/"} {
+		if _, err := ask(t.Context(), s, "http.get", args("url", url), nil); nex.CodeOf(err) != nex.Invalid || strings.Contains(err.Error(), "pass-word") {
+			t.Errorf("%v", err)
+		}
+	}
 	for _, name := range []string{"", "a b", "a:b", "a\r\nb", "ü", "a(b"} {
 		_, err := s.Serve(t.Context(), guest.HostCall{Service: "http", Method: "get", Message: guest.Message{
 			Args: args("url", web.URL+"/echo"), Header: map[string][]string{name: {"v"}},
