@@ -136,6 +136,7 @@ func TestHostServices(t *testing.T) {
 		{"empty texts", `kv.set("", "v"); return [text(kv.get("")), messaging.request("a", "", {headers: {A: ""}}) instanceof Uint8Array]`, `["v",true]`},
 		{"no form", `return caught(() => kv.set("k", () => 1))`, `[true,"Error","invalid",400,"a function cannot be sent: give a string, bytes, or what has a JSON form"]`},
 		{"objects", `const info = objectStore.put("o", "hello"); return [info, text(objectStore.get("o")), objectStore.list(), objectStore.delete("o"), objectStore.list()]`, `[{"name":"o","size":5},"hello",["o"],null,[]]`},
+		{"no options", `messaging.publish("a.b", "x", null); return messaging.request("a.b", "x", null).length > 0`, `true`},
 		{"publish", `return messaging.publish("a.b", "x") === undefined`, `true`},
 		{"request", `return messaging.request("a.b", "x", {headers: {A: ["1", 2]}, timeout: 5.5})`, `{"asked":"messaging.request","args":{"subject":"a.b","timeout_ms":"6"},"headers":{"A":["1","2"]},"body":"x"}`},
 		{"many replies", `return messaging.requestMany("a", "x").map(text)`, `["one","","three"]`},

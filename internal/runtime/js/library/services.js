@@ -153,7 +153,8 @@
 
   const message = (method) => (...given) => {
     required(given, 2, "subject and payload are required");
-    const [subject, value, options = {}] = given;
+    const [subject, value] = given;
+    const options = given[2] ?? {};
     const args = { subject: String(subject) };
     number(args, "timeout_ms", options.timeout);
     number(args, "count", options.count);
