@@ -95,8 +95,11 @@ func (s *Server) Host(ctx context.Context, c HostCall) (Message, error) {
 	if len(c.Args) > maxArgs {
 		return Message{}, nex.Errorf(nex.Invalid, "a host call has at most %d arguments, not %d", maxArgs, len(c.Args))
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
-	defer cancel()
+	if due, ok := ctx.Deadline(); !ok || time.Until(due) > c.Timeout {
+		bounded, cancel := context.WithTimeout(ctx, c.Timeout)
+		defer cancel()
+		ctx = bounded
+	}
 	if n := countHeaders(c.Header); n > maxHeaders {
 		return Message{}, nex.Errorf(nex.Invalid, "a message has at most %d headers, not %d", maxHeaders, n)
 	}
