@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
 
 	"nex"
 	"nex/internal/hostsvc"
@@ -15,6 +16,10 @@ import (
 // hostConnectTimeout bounds an attempt to connect for host services.
 const hostConnectTimeout = 2 * time.Second
 
+// warnEvery is how often the log says that there is no connection: each call of
+// a workload attempts to make one.
+const warnEvery = 10 * time.Second
+
 // hosts opens the host services of workloads.
 type hosts struct{ *hostsvc.Server }
 
@@ -22,7 +27,14 @@ type hosts struct{ *hostsvc.Server }
 // own, made when they are first used, so that what workloads do there holds up
 // nothing that the node says.
 func newHosts(cfg Config, report *reporter) (hosts, error) {
-	dial := func(context.Context) (*nats.Conn, error) { return dialHosts(cfg) }
+	warnings := rate.Sometimes{First: 1, Interval: warnEvery}
+	dial := func(context.Context) (*nats.Conn, error) {
+		nc, err := dialHosts(cfg)
+		if err != nil {
+			warnings.Do(func() { warnUnreachable(cfg, err) })
+		}
+		return nc, err
+	}
 	refused := func(t hostsvc.Tenant, r hostsvc.Refusal) {
 		report.Event(t.Namespace, t.ID, nex.HostCallRefused{
 			Name: t.Workload, Service: r.Service, Method: r.Method, Code: r.Code, Reason: r.Reason, Count: r.Untold + 1,
@@ -54,12 +66,15 @@ func dialHosts(cfg Config) (*nats.Conn, error) {
 			cfg.Log.Debug("NATS error of host services", "error", err) // whoever asked has it too
 		}),
 	)
-	nc, err := nats.Connect(server, options...)
-	if err != nil {
-		cfg.Log.Warn("Host services cannot connect to NATS", "server", RedactURLs(server), "error", err)
-		return nil, err
+	return nats.Connect(server, options...)
+}
+
+func warnUnreachable(cfg Config, err error) {
+	server := cfg.Server
+	if a := cfg.Settings.HostAccess; a != nil && a.URL != "" {
+		server = a.URL
 	}
-	return nc, nil
+	cfg.Log.Warn("Host services cannot connect to NATS", "server", RedactURLs(server), "error", err)
 }
 
 // open opens those of one workload. Its messages go where its triggers come from.
