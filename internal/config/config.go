@@ -42,6 +42,9 @@ type Config struct {
 	Defaults, Ceilings nex.Settings
 	// ValidIssuers are the public nkeys whose workloads are taken; empty for any.
 	ValidIssuers []string
+	// WorkloadServers are the NATS servers, as host:port with wildcards, that the
+	// node connects to when requests ask for it; nil for any.
+	WorkloadServers []string
 	// AdminIssuers are the public nkeys that may put the node into lame duck
 	// mode; empty for anybody, without a signature.
 	AdminIssuers []string

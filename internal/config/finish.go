@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -34,6 +35,11 @@ func (d draft) finish() (Config, error) {
 	}
 	if cfg.PoolSize > MaxPool {
 		return Config{}, fmt.Errorf(`"machine_pool_size" is at most %d`, MaxPool)
+	}
+	for i, pattern := range d.WorkloadServers {
+		if _, err := path.Match(pattern, ""); err != nil || !strings.Contains(pattern, ":") {
+			return Config{}, fmt.Errorf(`"workload_nats_servers[%d]" is not host:port, as in "nats.example.com:4222" or "*.example.com:*"`, i)
+		}
 	}
 	if err := signers("valid_issuers", d.ValidIssuers); err != nil {
 		return Config{}, err

@@ -98,6 +98,7 @@ func nodeKeys() []Key {
 		{"require_bound_claims", Bool, Works, "refuse claims that are not for one request to this node, as those of Nex 0.2.7 (default false)", func(d *draft) any { return &d.RequireBoundClaims }},
 		{"replay_window_ms", Milliseconds, Works, "how long a request is remembered whose claims do not expire, so that it is not taken twice (default 60000)", func(d *draft) any { return (*milliseconds)(&d.ReplayWindow) }},
 		{"admin_issuers", Texts, Works, "public nkeys that may put the node into lame duck mode (default anybody who may publish there)", func(d *draft) any { return &d.AdminIssuers }},
+		{"workload_nats_servers", Texts, Works, `NATS servers that requests may name in trigger_connection and host_services, as host:port with * and ?; [] for none (default any)`, func(d *draft) any { return &d.WorkloadServers }},
 		{"node_limits.max_workloads", Natural, Works, "workloads at once (default 0, unlimited)", func(d *draft) any { return &d.Limits.MaxWorkloads }},
 		{"node_limits.max_total_bytes", Natural, Works, "artifact bytes of all workloads together (default 0, unlimited)", func(d *draft) any { return &d.Limits.MaxTotalBytes }},
 		{"node_limits.max_workload_bytes", Natural, Works, "artifact bytes of one workload (default 0, unlimited)", func(d *draft) any { return &d.Limits.MaxWorkloadBytes }},

@@ -132,6 +132,7 @@ func connect(ctx context.Context, a nex.NATSAccess) (*nats.Conn, error) {
 	dialer := &dialer{opening: ctx}
 	options := []nats.Option{
 		nats.Name("workload-host-services"), nats.Timeout(dialTimeout), nats.SetCustomDialer(dialer), nats.MaxReconnects(-1),
+		nats.FlusherTimeout(openTimeout), // how long the server may take to read what is sent
 		// What cannot be sent now is an error now, and not sent some time later.
 		nats.ReconnectBufSize(-1),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),

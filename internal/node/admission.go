@@ -1,7 +1,10 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
+	"net"
+	"net/url"
 	"path"
 	"regexp"
 	"slices"
@@ -241,17 +244,11 @@ func (n *node) checkSettings(c *candidate) error {
 	if c.request.Essential && c.spec.Type.IsFunction() {
 		return nex.Errorf(nex.Invalid, "Failed to deploy workload: workload rejected by agent: essential flag is not supported for workload type")
 	}
-	if a := c.request.TriggerConnection; a != nil {
-		if err := a.Validate(); err != nil {
-			return nex.Errorf(nex.Invalid, "Invalid deploy request: trigger_connection: %v", err)
+	c.spec.TriggerAccess, c.spec.HostAccess = c.request.TriggerConnection, c.request.HostServices
+	for what, access := range map[string]*nex.NATSAccess{"trigger_connection": c.spec.TriggerAccess, "host_services": c.spec.HostAccess} {
+		if err := n.checkAccess(what, access); err != nil {
+			return err
 		}
-		c.spec.TriggerAccess = a
-	}
-	if a := c.request.HostServices; a != nil {
-		if err := a.Validate(); err != nil {
-			return nex.Errorf(nex.Invalid, "Invalid deploy request: host_services: %v", err)
-		}
-		c.spec.HostAccess = a
 	}
 	if have := n.cfg.Settings.Sandbox; !have.AtLeast(c.request.Sandbox) {
 		return nex.Errorf(nex.Unsupported, "the workload wants a sandbox of at least %q, this node has %q", c.request.Sandbox, have)
@@ -259,6 +256,32 @@ func (n *node) checkSettings(c *candidate) error {
 	var err error
 	c.spec.Settings, err = c.request.Settings.For(c.spec.Type, n.cfg.Settings.Defaults, n.cfg.Settings.Ceilings)
 	return err
+}
+
+// checkAccess looks at the NATS that a request names, if it does.
+func (n *node) checkAccess(what string, a *nex.NATSAccess) error {
+	if a == nil {
+		return nil
+	}
+	if err := a.Validate(); err != nil {
+		return nex.Errorf(nex.Invalid, "Invalid deploy request: %s: %v", what, err)
+	}
+	for server := range strings.SplitSeq(a.URL, ",") {
+		if u, err := url.Parse(strings.TrimSpace(server)); err != nil || !n.allowsServer(u) {
+			return nex.Errorf(nex.Denied, "Invalid deploy request: %s: this node does not connect to that server for workloads (workload_nats_servers)", what)
+		}
+	}
+	return nil
+}
+
+// allowsServer reports whether the node connects there for workloads.
+func (n *node) allowsServer(u *url.URL) bool {
+	allowed := n.cfg.Settings.WorkloadServers
+	host := net.JoinHostPort(strings.ToLower(u.Hostname()), cmp.Or(u.Port(), "4222"))
+	return allowed == nil || slices.ContainsFunc(allowed, func(pattern string) bool {
+		ok, err := path.Match(strings.ToLower(pattern), host)
+		return ok && err == nil
+	})
 }
 
 // checkReplay takes the same request once.

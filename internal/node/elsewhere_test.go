@@ -164,3 +164,27 @@ func TestHostServicesElsewhere(t *testing.T) {
 		t.Errorf("no NATS: %v", err)
 	}
 }
+
+// TestServersThatWorkloadsMayName are those of the configuration.
+func TestServersThatWorkloadsMayName(t *testing.T) {
+	url, _, access := elsewhere(t)
+	s := settings(t)
+	s.WorkloadServers = []string{strings.TrimPrefix(url, "nats://"), "*.example.org:4222"}
+	r := newRig(t, s)
+	w := r.upload(t, "named", nex.V8, []byte(echo))
+	w.TriggerSubjects, w.TriggerConnection = []string{"named"}, &access
+	if _, err := r.deploy(t, w); err != nil {
+		t.Error(err)
+	}
+	w.TriggerConnection = nil
+	for _, server := range []string{"nats://127.0.0.1:1", url + ",nats://evil.test", "nats://example.org", "tls://a.example.org:443"} {
+		w.HostServices = &nex.NATSAccess{URL: server}
+		if _, err := r.deploy(t, w); nex.CodeOf(err) != nex.Denied || !strings.Contains(err.Error(), "host_services") {
+			t.Errorf("%s: %v", server, err)
+		}
+	}
+	w.HostServices = &nex.NATSAccess{URL: "nats://A.example.org"}
+	if _, err := r.deploy(t, w); err != nil {
+		t.Errorf("by a pattern: %v", err)
+	}
+}

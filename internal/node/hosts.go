@@ -20,6 +20,10 @@ const hostConnectTimeout = 2 * time.Second
 // a workload attempts to make one.
 const warnEvery = 10 * time.Second
 
+// flusherTimeout is how long a server may take to read what workloads send: it
+// holds up all who share the connection.
+const flusherTimeout = 10 * time.Second
+
 // hosts opens the host services of workloads.
 type hosts struct{ *hostsvc.Server }
 
@@ -61,6 +65,7 @@ func dialHosts(cfg Config) (*nats.Conn, error) {
 	}
 	options = append(options[:len(options):len(options)],
 		nats.Name("nex-hostservices"), nats.Timeout(hostConnectTimeout), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
+		nats.FlusherTimeout(flusherTimeout),
 		nats.ReconnectBufSize(-1), // what cannot be sent now is an error now
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			cfg.Log.Debug("NATS error of host services", "error", err) // whoever asked has it too
