@@ -108,7 +108,7 @@ func (s *Server) Host(ctx context.Context, c HostCall) (Message, error) {
 		return Message{}, nex.Errorf(nex.TooLarge, "%d bytes are over the limit of %d", n, MaxMessage)
 	}
 	data, err := s.ask(ctx, head, c.Payload)
-	if ctx.Err() != nil && err == ctx.Err() {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return Message{}, lateHost(c.Service)
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"sync/atomic"
 	"time"
@@ -102,16 +103,20 @@ func (l *link) callInTurn(ctx context.Context, s *serving, head, body []byte) (d
 		l.forget(id)
 		return nil, err, true
 	}
-	defer l.in.interruptBy(ctx)()
+	if due, ok := ctx.Deadline(); ok {
+		_ = l.in.SetReadDeadline(due) // fails only on a closed conn, as below
+		defer func() { _ = l.in.SetReadDeadline(time.Time{}) }()
+	}
 	for {
 		select {
 		case o := <-reply:
 			return o.data, o.err, true
 		default:
 		}
-		if ctx.Err() != nil {
+		// A cancel that the reader has just taken may not have reached ctx yet.
+		if err := cmp.Or(s.Err(), ctx.Err()); err != nil {
 			l.abandon(id)
-			return nil, ctx.Err(), true
+			return nil, err, true
 		}
 		if l.comes() {
 			_, _ = l.readOne() // an error ends the link, and that the call
