@@ -20,7 +20,8 @@ import (
 const LoadTimeout = 10 * time.Second
 
 // minConcurrency is the number of isolates a function may have on machines
-// with few processors: calls wait on more than the processor.
+// with few processors: code waits for more than the processor, as in host calls
+// without a promise.
 const minConcurrency = 4
 
 // Options describe a function to load.
@@ -34,7 +35,7 @@ type Options struct {
 	ID        string            // shown as ctx.id
 
 	MemoryLimit    int64 // bytes per isolate; 0 means runtime.DefaultMemory
-	MaxConcurrency int   // isolates that may run at once; 0 means a few per machine
+	MaxConcurrency int   // isolates, so calls whose code runs at once; 0 means a few per machine
 
 	Log  runtime.Log  // required: takes what the code prints and throws
 	Host runtime.Host // the host services; nil if there are none
@@ -64,7 +65,11 @@ func Load(ctx context.Context, e Engine, o Options) (*Function, error) {
 		limit = max(minConcurrency, goruntime.NumCPU())
 	}
 	f := &Function{log: o.Log, memory: src.Memory}
-	f.pool = newPool(limit, func(ctx context.Context) (Isolate, error) { return e.New(ctx, src) })
+	f.pool = newPool(limit, func(ctx context.Context, wake func(int)) (Isolate, error) {
+		src := src
+		src.Wake = wake
+		return e.New(ctx, src)
+	})
 
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, LoadTimeout)
@@ -113,16 +118,17 @@ func (o Options) source() (Source, error) {
 // before the first call.
 func (f *Function) warm(ctx context.Context) (err error) {
 	defer recoverInto(&err)
-	iso, err := f.pool.take(ctx)
+	r, err := f.pool.take(ctx)
 	if err != nil {
 		return err
 	}
-	f.pool.give(iso)
+	r.give(Step{}, nil)
 	return nil
 }
 
-// Invoke implements [runtime.Function]. A call that finds all isolates busy
-// until its context ends is Overloaded.
+// Invoke implements [runtime.Function]. A call that finds code running in all
+// isolates until its context ends is Overloaded; one that waits in an isolate
+// that another call spoils is Unavailable.
 func (f *Function) Invoke(ctx context.Context, t runtime.Trigger) (runtime.Reply, error) {
 	start := time.Now()
 	reply, err := f.invoke(ctx, t)
@@ -138,12 +144,11 @@ func (f *Function) invoke(ctx context.Context, t runtime.Trigger) (reply runtime
 	if err != nil {
 		return runtime.Reply{}, err
 	}
-	iso, err := f.pool.take(ctx)
+	r, err := f.pool.take(ctx)
 	if err != nil {
 		return runtime.Reply{}, err
 	}
-	defer f.pool.give(iso)
-	return iso.Call(ctx, c)
+	return r.run(ctx, c)
 }
 
 func newCall(ctx context.Context, t runtime.Trigger) (Call, error) {

@@ -6,6 +6,9 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"math"
+	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,14 +18,18 @@ import (
 	"nex/internal/runtime"
 )
 
-// maxBegun is how many host calls of one isolate may be under way without its
-// code waiting for them.
+// maxBegun is how many host calls may be under way for each call in an isolate
+// without its code waiting for them.
 const maxBegun = 256
 
 // maxBegunBytes is how many bytes they may have together, and those answers that
 // the code has not fetched: they are in the agent's memory, and not in that which
 // is counted as the isolate's. It is enough for two of the longest.
 const maxBegunBytes = 130 << 20
+
+// grace is how much longer than the calls in the isolate what they began may
+// take, so that it does not end before them.
+const grace = time.Second
 
 // Helper answers what the prelude of one isolate asks for with host.ask: what
 // [ask] does for everybody, and calls of host services. Those that are begun
@@ -36,19 +43,30 @@ const maxBegunBytes = 130 << 20
 // is nothing to tell.
 type Helper struct {
 	host    runtime.Host
+	wake    func(int)     // Source.Wake
 	came    chan struct{} // there may be something in ended
 	running sync.WaitGroup
+
+	// These belong to whose turn it is.
+	turn Turn
+	due  float64 // the latest Call.Deadline since the isolate was empty
 
 	mu sync.Mutex
 	// ctx is of the host calls of this round, and cancel not nil while there are
 	// any: since the first was begun.
 	ctx    context.Context
 	cancel context.CancelFunc
-	round  int      // counts the calls of the isolate's function
-	begun  int      // host calls of this round whose answer was not fetched yet
-	bytes  int      // of these calls, or of their answers
-	last   int      // number of the newest
-	ended  [][]byte // their answers
+	round  int     // counts the times that the isolate was empty
+	begun  int     // host calls of this round whose answer was not fetched yet
+	bytes  int     // of these calls, or of their answers
+	last   int     // number of the newest
+	ended  []ended // their answers
+}
+
+// ended is the answer of a host call that was begun in the turn of a slot.
+type ended struct {
+	slot   int
+	answer []byte
 }
 
 // answer is what the prelude gets to know of a host call beside the payload.
@@ -60,16 +78,31 @@ type answer struct {
 	Message string              `json:"message,omitempty"`
 }
 
-// NewHelper makes the helper of an isolate.
-func NewHelper(h runtime.Host) *Helper {
-	if h == nil {
-		h = runtime.NoHost{}
+// NewHelper makes the helper of an isolate that is made from s.
+func NewHelper(s Source) *Helper {
+	h := &Helper{host: s.Host, wake: s.Wake, came: make(chan struct{}, 1), due: math.Inf(1)}
+	if h.host == nil {
+		h.host = runtime.NoHost{}
 	}
-	return &Helper{host: h, came: make(chan struct{}, 1)}
+	if h.wake == nil {
+		h.wake = func(int) {}
+	}
+	return h
 }
 
+// Join notes that c comes into the isolate and has the turn.
+func (h *Helper) Join(c *Call) {
+	if h.turn = c.Turn; c.Others == 0 {
+		h.due = c.Deadline
+	}
+	h.due = max(h.due, c.Deadline)
+}
+
+// Turn notes who has the turn.
+func (h *Helper) Turn(t Turn) { h.turn = t }
+
 // Drop cancels and forgets the host calls that were begun and that nobody waits
-// for any more, since the function has returned.
+// for any more, since no call is left in the isolate.
 func (h *Helper) Drop() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -95,87 +128,103 @@ func (h *Helper) Ask(ctx context.Context, what string, input []byte) []byte {
 	case "host.call":
 		return h.call(ctx, input, 0)
 	case "host.begin": // answered by the number of the call, in decimal
-		return h.begin(ctx, input)
+		return h.begin(input)
 	case "host.ended": // the answer of a call that was begun, if one has ended
 		return h.next()
 	}
 	return ask(ctx, what, input)
 }
 
-// begin has a call go on by itself and returns its number, or nil when there
-// are too many.
-func (h *Helper) begin(ctx context.Context, input []byte) []byte {
+// begin has a host call go on by itself and returns its number, or nil when
+// there are too many. It may outlive the call whose turn it is: the code of
+// several waits for what one of them began.
+func (h *Helper) begin(input []byte) []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.begun >= maxBegun || h.bytes+len(input) > maxBegunBytes {
+	if h.begun >= maxBegun*(1+bits.OnesCount64(h.turn.Others)) || h.bytes+len(input) > maxBegunBytes {
 		return nil
 	}
 	if h.cancel == nil {
-		h.ctx, h.cancel = apart(ctx)
+		h.ctx, h.cancel = context.WithCancel(context.Background())
 	}
 	h.begun++
 	h.bytes += len(input)
 	h.last++
-	ctx, round, ticket, input := h.ctx, h.round, h.last, bytes.Clone(input)
+	ctx, stop := h.ctx, func() {}
+	if !math.IsInf(h.due, 1) {
+		ctx, stop = context.WithDeadline(ctx, time.UnixMilli(int64(h.due)).Add(grace))
+	}
+	round, ticket, slot, input := h.round, h.last, h.turn.Slot, bytes.Clone(input)
 	h.running.Go(func() {
+		defer stop()
 		a := h.call(ctx, input, ticket)
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if h.round != round {
-			return
-		}
-		h.bytes -= len(input)
 		if a == nil {
-			return
+			a = answer{Ticket: ticket, Code: nex.Timeout, Message: "no answer in time"}.encode(nil)
 		}
-		if h.bytes+len(a) > maxBegunBytes {
-			a = answer{Ticket: ticket, Code: nex.Overloaded, Message: "the answers of calls under way are too long together: await some of them first"}.encode(nil)
-		}
-		h.bytes += len(a)
-		h.ended = append(h.ended, a)
-		h.tell()
+		h.end(round, len(input), ended{slot, a}, ticket)
 	})
 	return strconv.AppendInt(nil, int64(ticket), 10)
 }
 
-// apart returns a context for other goroutines that ends with ctx; see
-// [runtime.Host].
-func apart(ctx context.Context) (context.Context, context.CancelFunc) {
-	own, cancel := context.Background(), context.CancelFunc(nil)
-	if due, ok := ctx.Deadline(); ok {
-		own, cancel = context.WithDeadline(own, due)
-	} else {
-		own, cancel = context.WithCancel(own)
+// end takes the answer of a host call that was begun in that round, with that
+// many bytes.
+func (h *Helper) end(round, asked int, e ended, ticket int) {
+	if !h.keep(round, asked, e, ticket) {
+		return
 	}
-	stop := context.AfterFunc(ctx, cancel)
-	return own, func() { stop(); cancel() }
+	select {
+	case h.came <- struct{}{}:
+	default: // it is told already
+	}
+	h.wake(e.slot)
 }
 
-// next returns the answer of a call that was begun and has ended, or nil.
-func (h *Helper) next() []byte {
+// keep keeps an answer until it is fetched, and reports whether it is wanted.
+func (h *Helper) keep(round, asked int, e ended, ticket int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.round != round {
+		return false
+	}
+	h.bytes -= asked
+	if h.bytes+len(e.answer) > maxBegunBytes {
+		e.answer = answer{Ticket: ticket, Code: nex.Overloaded, Message: "the answers of calls under way are too long together: await some of them first"}.encode(nil)
+	}
+	h.bytes += len(e.answer)
+	h.ended = append(h.ended, e)
+	return true
+}
+
+// Came returns in whose turn the first of the answers was asked for that were not
+// fetched yet.
+func (h *Helper) Came() (slot int, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.ended) == 0 {
+		return 0, false
+	}
+	return h.ended[0].slot, true
+}
+
+// next returns the answer of a call that was begun and has ended, or nil, for
+// whose turn it is.
+func (h *Helper) next() []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	any := h.turn.Any || h.turn.Others == 0
+	n := slices.IndexFunc(h.ended, func(e ended) bool { return any || e.slot == h.turn.Slot })
+	if n < 0 {
 		return nil
 	}
-	a := h.ended[0]
-	h.ended[0] = nil
-	h.ended = h.ended[1:]
+	a := h.ended[n].answer
+	h.ended = slices.Delete(h.ended, n, n+1)
 	h.begun--
 	h.bytes -= len(a)
 	return a
 }
 
-// tell wakes Wait.
-func (h *Helper) tell() {
-	select {
-	case h.came <- struct{}{}:
-	default: // it is told already
-	}
-}
-
-// Wait returns after so many milliseconds, or a little sooner when a host call
-// has ended: true; or false, when ctx ended.
+// Wait has a script that is being loaded wait for so many milliseconds, or a
+// little less when a host call has ended: true; or false, when ctx ended.
 func (h *Helper) Wait(ctx context.Context, milliseconds int) bool {
 	t := time.NewTimer(time.Duration(milliseconds) * time.Millisecond)
 	defer t.Stop()

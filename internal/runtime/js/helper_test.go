@@ -34,7 +34,7 @@ func asked(payload []byte) []byte {
 // and fetch none: they are in the agent's memory, not in that of the code.
 func TestAnswersThatNobodyFetchesAreBounded(t *testing.T) {
 	const calls = 20
-	h := NewHelper(generous(make([]byte, maxBegunBytes/10)))
+	h := NewHelper(Source{Host: generous(make([]byte, maxBegunBytes/10))})
 	defer h.Close()
 	for range calls {
 		if h.Ask(t.Context(), "host.begin", asked(nil)) == nil {
@@ -60,7 +60,7 @@ func TestAnswersThatNobodyFetchesAreBounded(t *testing.T) {
 
 // TestCallsThatAreUnderWayAreBounded has code begin calls that carry much.
 func TestCallsThatAreUnderWayAreBounded(t *testing.T) {
-	h := NewHelper(silent{})
+	h := NewHelper(Source{Host: silent{}})
 	defer h.Close()
 	long := asked(make([]byte, maxBegunBytes/10))
 	begun := 0

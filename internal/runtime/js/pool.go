@@ -3,6 +3,7 @@ package js
 import (
 	"context"
 	"fmt"
+	"math/bits"
 	"slices"
 	"sync"
 	"time"
@@ -13,119 +14,174 @@ import (
 // maxIdle is how long an isolate stays that no call needs.
 const maxIdle = 30 * time.Second
 
-// pool keeps the warm isolates of one function. It makes them on demand, up
-// to its size, and hands out the one that was used last, so that memory and
-// caches stay hot and the others stay idle. Those it frees after a while, all
-// but one.
+// pool keeps the rooms of one function: its warm isolates and the calls in
+// them. It makes them on demand, up to its size. A call gets the isolate that
+// was used last, so that memory and caches stay hot and the others stay idle;
+// else a new one; else it comes to others that wait. Isolates that are idle for
+// a while are freed, all but one.
 type pool struct {
-	fresh func(context.Context) (Isolate, error)
-	slots chan struct{} // one token per isolate that is out
+	fresh func(ctx context.Context, wake func(int)) (Isolate, error)
+	size  int
 
 	mu      sync.Mutex
-	idle    []idle        // the last used at the end; guarded by mu
-	out     int           // isolates handed out, being made and being retired, guarded by mu
+	rooms   []*room       // all that have an isolate, guarded by mu
+	idle    []*room       // those without calls, the last used at the end; guarded by mu
+	count   int           // rooms, also those that are being made and closed; guarded by mu
+	line    []*caller     // calls for which there is no room, guarded by mu
 	closed  bool          // guarded by mu
 	sweeper *time.Timer   // calls retire, while more than one isolate is idle; guarded by mu
-	drained chan struct{} // closed once closed and none is out
+	drained chan struct{} // closed once closed and there are no rooms
 }
 
-// idle is an isolate that waits for a call.
-type idle struct {
-	Isolate
-	since time.Time
+// caller is a call that found all isolates busy.
+type caller struct {
+	got chan offer // has room for it
 }
 
-func newPool(size int, fresh func(context.Context) (Isolate, error)) *pool {
-	return &pool{fresh: fresh, slots: make(chan struct{}, size), drained: make(chan struct{})}
+// offer is what a caller gets: the turn in a room, or that it may make one, or
+// an error.
+type offer struct {
+	room *room
+	err  error
 }
 
-// take returns an isolate for one call, and waits for one while all are out.
-// Each that it returns must be given back.
-func (p *pool) take(ctx context.Context) (_ Isolate, err error) {
+func newPool(size int, fresh func(context.Context, func(int)) (Isolate, error)) *pool {
+	return &pool{fresh: fresh, size: size, drained: make(chan struct{})}
+}
+
+// take returns a room in which the call has the turn, and waits for one while
+// code runs in all of them. [room.give] must follow.
+func (p *pool) take(ctx context.Context) (*room, error) {
 	if ctx.Err() != nil {
 		return nil, ErrStopped
 	}
+	p.mu.Lock()
+	o, ok := p.find()
+	if ok {
+		p.mu.Unlock()
+		return p.accept(ctx, o)
+	}
+	c := &caller{got: make(chan offer, 1)}
+	p.line = append(p.line, c)
+	p.mu.Unlock()
 	select {
-	case p.slots <- struct{}{}:
-	default:
-		select {
-		case p.slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil, nex.Errorf(nex.Overloaded, "no isolate became free before the deadline: %d calls are running", cap(p.slots))
+	case o := <-c.got:
+		return p.accept(ctx, o)
+	case <-ctx.Done():
+		p.giveUp(c)
+		return nil, nex.Errorf(nex.Overloaded, "no isolate became free before the deadline: calls keep all %d busy", p.size)
+	}
+}
+
+// find returns the best that there is for a call. The pool is locked.
+func (p *pool) find() (_ offer, ok bool) {
+	if p.closed {
+		return offer{err: nex.Errorf(nex.Unavailable, "the function is closed")}, true
+	}
+	if n := len(p.idle); n > 0 {
+		r := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		r.enter()
+		return offer{room: r}, true
+	}
+	if p.count < p.size {
+		p.count++
+		return offer{}, true
+	}
+	var best *room // where the fewest wait
+	for _, r := range p.rooms {
+		if r.open() && (best == nil || bits.OnesCount64(r.present) < bits.OnesCount64(best.present)) {
+			best = r
 		}
 	}
-	iso, err := p.begin()
-	if err != nil {
-		<-p.slots
-		return nil, err
+	if best == nil {
+		return offer{}, false
 	}
-	if iso != nil {
-		return iso, nil
+	best.enter()
+	return offer{room: best}, true
+}
+
+// accept returns the room of an offer, which it makes where there is none yet.
+func (p *pool) accept(ctx context.Context, o offer) (*room, error) {
+	if o.room != nil || o.err != nil {
+		return o.room, o.err
 	}
-	made := false
+	r, made := &room{pool: p}, false
 	defer func() {
 		if !made {
-			p.end(nil)
+			p.gone(1)
 		}
 	}()
-	if iso, err = p.fresh(ctx); err != nil {
+	iso, err := p.fresh(ctx, r.wake)
+	if err != nil {
 		return nil, err
 	}
 	made = true
-	return iso, nil
-}
-
-// begin counts one isolate out and returns it, or nil when none is idle.
-func (p *pool) begin() (Isolate, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
-		return nil, nex.Errorf(nex.Unavailable, "the function is closed")
-	}
-	p.out++
-	n := len(p.idle)
-	if n == 0 {
-		return nil, nil
-	}
-	iso := p.idle[n-1].Isolate
-	p.idle = p.idle[:n-1]
-	return iso, nil
+	r.Isolate = iso
+	p.rooms = append(p.rooms, r)
+	r.enter()
+	return r, nil
 }
 
-// give takes back what take returned, and closes it when it cannot be used
-// again.
-func (p *pool) give(iso Isolate) {
-	if !iso.Usable() {
-		iso.Close()
-		iso = nil
-	}
-	p.end(iso)
-}
-
-// end counts one isolate in. It is nil when it is gone.
-func (p *pool) end(iso Isolate) {
+// giveUp takes a caller out of the line, and passes on what it was offered.
+func (p *pool) giveUp(c *caller) {
 	p.mu.Lock()
-	if iso != nil && !p.closed {
-		p.idle = append(p.idle, idle{iso, time.Now()})
-		p.watch()
-		iso = nil
+	if n := slices.Index(p.line, c); n >= 0 {
+		p.line = slices.Delete(p.line, n, n+1)
+		p.mu.Unlock()
+		return
 	}
 	p.mu.Unlock()
-
-	if iso != nil {
-		iso.Close()
+	switch o := <-c.got; {
+	case o.room != nil:
+		o.room.give(Step{}, nil)
+	case o.err == nil:
+		p.gone(1)
 	}
-	p.returned(1)
-	<-p.slots
 }
 
-// returned counts n isolates in.
-func (p *pool) returned(n int) {
+// serve makes offers to those in the line, as long as there is something for
+// them. The pool is locked.
+func (p *pool) serve() {
+	for len(p.line) > 0 {
+		o, ok := p.find()
+		if !ok {
+			return
+		}
+		p.line[0].got <- o
+		p.line = slices.Delete(p.line, 0, 1)
+	}
+}
+
+// rest puts r, which no call is in, to the idle ones. It reports false when r
+// is to be closed instead. The pool is locked.
+func (p *pool) rest(r *room) bool {
+	if r.closing || p.closed {
+		return false
+	}
+	r.since = time.Now()
+	p.idle = append(p.idle, r)
+	p.serve()
+	p.watch()
+	return true
+}
+
+// forget takes rooms out of the pool that are then closed, and that gone counts
+// afterwards. The pool is locked.
+func (p *pool) forget(rooms ...*room) {
+	p.rooms = slices.DeleteFunc(p.rooms, func(r *room) bool { return slices.Contains(rooms, r) })
+}
+
+// gone counts n rooms out.
+func (p *pool) gone(n int) {
 	p.mu.Lock()
-	p.out -= n
-	last := p.closed && p.out == 0
+	p.count -= n
+	p.serve()
+	last := p.closed && p.count == 0
 	p.mu.Unlock()
-	if last {
+	if last && n > 0 {
 		close(p.drained)
 	}
 }
@@ -146,37 +202,38 @@ func (p *pool) retire() {
 	}
 	old := slices.Clone(p.idle[:n])
 	p.idle = slices.Delete(p.idle, 0, n)
-	p.out += n
+	p.forget(old...)
 	p.sweeper = nil
 	p.watch()
 	p.mu.Unlock()
 
-	for _, iso := range old {
-		iso.Close()
+	for _, r := range old {
+		r.close()
 	}
-	if n > 0 {
-		p.returned(n)
-	}
+	p.gone(n)
 }
 
-// close frees the idle isolates, and waits until those that are out came back
-// and are freed too. When ctx ends first, they are still freed as they come.
+// close frees the idle isolates, and waits until those with calls are free of
+// them and are freed too. When ctx ends first, they are still freed then.
 func (p *pool) close(ctx context.Context) error {
 	p.mu.Lock()
 	left := p.idle
 	p.idle = nil
+	p.forget(left...)
 	if p.sweeper != nil {
 		p.sweeper.Stop()
 	}
-	if !p.closed && p.out == 0 {
+	if !p.closed && p.count == 0 {
 		close(p.drained)
 	}
 	p.closed = true
+	p.serve()
 	p.mu.Unlock()
 
-	for _, iso := range left {
-		iso.Close()
+	for _, r := range left {
+		r.close()
 	}
+	p.gone(len(left))
 	select {
 	case <-p.drained:
 		return nil

@@ -12,7 +12,6 @@ import (
 	"unicode/utf8"
 
 	"nex"
-	"nex/internal/runtime"
 )
 
 // fake is an isolate whose number tells it apart.
@@ -22,9 +21,10 @@ type fake struct {
 	closed atomic.Bool
 }
 
-func (f *fake) Call(context.Context, Call) (runtime.Reply, error) { return runtime.Reply{}, nil }
-func (f *fake) Usable() bool                                      { return !f.worn }
-func (f *fake) Close()                                            { f.closed.Store(true) }
+func (f *fake) Call(context.Context, Call) (Step, error)   { return Step{}, nil }
+func (f *fake) Resume(context.Context, Turn) (Step, error) { return Step{}, nil }
+func (f *fake) Usable() bool                               { return !f.worn }
+func (f *fake) Close()                                     { f.closed.Store(true) }
 
 // fakes makes fakes, and fails with err or panics where asked to.
 type fakes struct {
@@ -34,7 +34,7 @@ type fakes struct {
 	panic bool
 }
 
-func (f *fakes) fresh(context.Context) (Isolate, error) {
+func (f *fakes) fresh(context.Context, func(int)) (Isolate, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.panic {
@@ -48,21 +48,30 @@ func (f *fakes) fresh(context.Context) (Isolate, error) {
 	return iso, nil
 }
 
-func take(t *testing.T, p *pool) *fake {
+// out is a fake that a call has the turn in.
+type out struct {
+	*fake
+	room *room
+}
+
+func take(t *testing.T, p *pool) out {
 	t.Helper()
-	iso, err := p.take(t.Context())
+	r, err := p.take(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return iso.(*fake)
+	return out{r.Isolate.(*fake), r}
 }
+
+// give ends the call.
+func (o out) give() { o.room.give(Step{}, nil) }
 
 func TestPoolHandsOutTheLastUsed(t *testing.T) {
 	f := &fakes{}
 	p := newPool(3, f.fresh)
 	a, b := take(t, p), take(t, p)
-	p.give(a)
-	p.give(b)
+	a.give()
+	b.give()
 	if got := take(t, p); got != b {
 		t.Errorf("took isolate %d, want %d", got.number, b.number)
 	}
@@ -79,7 +88,7 @@ func TestPoolReplacesTheUnusable(t *testing.T) {
 	p := newPool(1, f.fresh)
 	a := take(t, p)
 	a.worn = true
-	p.give(a)
+	a.give()
 	if !a.closed.Load() {
 		t.Error("the worn isolate was not closed")
 	}
@@ -108,7 +117,7 @@ func TestPoolSurvivesFailures(t *testing.T) {
 		}
 	}
 	f.panic, f.err = false, nil
-	p.give(take(t, p))
+	take(t, p).give()
 	if err := p.close(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -118,16 +127,16 @@ func TestPoolWaits(t *testing.T) {
 	f := &fakes{}
 	p := newPool(1, f.fresh)
 	a := take(t, p)
-	got := make(chan Isolate)
+	got := make(chan *room)
 	go func() {
-		iso, err := p.take(context.Background())
+		r, err := p.take(context.Background())
 		if err != nil {
 			t.Error(err)
 		}
-		got <- iso
+		got <- r
 	}()
-	p.give(a)
-	if iso := <-got; iso != a {
+	a.give()
+	if r := <-got; r != a.room {
 		t.Error("the waiting call got another isolate")
 	}
 	ended, cancel := context.WithCancel(t.Context())
@@ -141,7 +150,7 @@ func TestPoolClose(t *testing.T) {
 	f := &fakes{}
 	p := newPool(3, f.fresh)
 	a, b, c := take(t, p), take(t, p), take(t, p)
-	p.give(a)
+	a.give()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := p.close(ended); !errors.Is(err, context.Canceled) {
@@ -151,8 +160,8 @@ func TestPoolClose(t *testing.T) {
 		t.Errorf("idle closed: %t, out closed: %t", a.closed.Load(), b.closed.Load())
 	}
 	b.worn = true
-	p.give(b)
-	p.give(c)
+	b.give()
+	c.give()
 	if err := p.close(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -172,7 +181,7 @@ func TestPoolHammer(t *testing.T) {
 		wg.Go(func() {
 			iso := take(t, p)
 			iso.worn = i%7 == 0
-			p.give(iso)
+			iso.give()
 		})
 	}
 	wg.Wait()
@@ -216,10 +225,10 @@ func TestPoolRetiresTheIdle(t *testing.T) {
 			return n
 		}
 		a, b, c := take(t, p), take(t, p), take(t, p)
-		p.give(a)
+		a.give()
 		time.Sleep(maxIdle / 2)
-		p.give(b)
-		p.give(c)
+		b.give()
+		c.give()
 		time.Sleep(maxIdle/2 - 1)
 		if n := closed(); n != 0 {
 			t.Errorf("%d isolates went too soon", n)
@@ -229,7 +238,7 @@ func TestPoolRetiresTheIdle(t *testing.T) {
 			t.Errorf("%d isolates went, want the first", n)
 		}
 		for range 10 { // busy with one at a time
-			p.give(take(t, p))
+			take(t, p).give()
 			time.Sleep(maxIdle / 2)
 		}
 		if n := closed(); n != 2 || c.closed.Load() {
@@ -239,7 +248,7 @@ func TestPoolRetiresTheIdle(t *testing.T) {
 		if got := take(t, p); got != c {
 			t.Errorf("took isolate %d, want the one that is left", got.number)
 		}
-		p.give(c)
+		c.give()
 		if err := p.close(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -252,8 +261,8 @@ func TestPoolClosesWhileItRetires(t *testing.T) {
 		f := &fakes{}
 		p := newPool(3, f.fresh)
 		a, b := take(t, p), take(t, p)
-		p.give(a)
-		p.give(b)
+		a.give()
+		b.give()
 		time.Sleep(maxIdle)
 		if err := p.close(t.Context()); err != nil {
 			t.Error(err)

@@ -19,9 +19,10 @@
   "use strict";
 
   const { parse, stringify } = JSON;
+  const date = Date.now;
   const DEBUG = -4, INFO = 0, WARN = 4, ERROR = 8;
   const LIMIT = 64 * 1024; // characters of one printed text
-  const LONGEST = 0x7fffffff; // milliseconds of one wait; an integer to engines
+  const LONGEST = 0xffffff; // milliseconds of one wait
 
   const expose = (name, value) => Object.defineProperty(globalThis, name, {
     value, writable: true, configurable: true, enumerable: false,
@@ -337,9 +338,17 @@
   };
 
   const loaded = { __proto__: null };
+  let slot = 0; // of the call that has the turn
+  let latest = Infinity; // the latest deadline of the calls that are in the isolate
   const part = (name) => loaded[name] ??= host.load(name)(host, tools);
   const tools = {
-    part, bytesOf, isBuffer, parse, stringify,
+    part, bytesOf, isBuffer, parse, stringify, LONGEST,
+
+    // slot returns that of the call that has the turn.
+    slot: () => slot,
+
+    // left returns how many milliseconds the calls in the isolate have left.
+    left: () => latest - date(),
 
     // report logs what was thrown where no call takes it.
     report(thrown) {
@@ -426,9 +435,16 @@
 
   // Context is the third argument of calls. One is made for each call, so that
   // must be cheap; what calls have in common is in the prototype.
-  function Context(subject, payload, reply, deadline, headers) {
-    if (loaded.timers !== undefined) loaded.timers.drop(); // those of the call before
-    if (loaded.services !== undefined) loaded.services.drop(); // likewise
+  function Context(subject, payload, reply, deadline, place, headers) {
+    if (place < 0) {
+      slot = 0;
+      latest = deadline;
+      if (loaded.timers !== undefined) loaded.timers.drop(); // those of calls before
+      if (loaded.services !== undefined) loaded.services.drop(); // likewise
+    } else {
+      slot = place;
+      if (deadline > latest) latest = deadline;
+    }
     this.subject = subject;
     this.payload = payload;
     this.reply = reply;
@@ -455,6 +471,10 @@
     },
   });
 
+  // next returns what tick does, where timer is what the timers say.
+  const next = (timer) =>
+    timer === -1 && loaded.services !== undefined && loaded.services.waits() ? LONGEST * 64 : timer;
+
   return {
     // entry finds the function in what the script evaluated to: a value, or
     // the namespace of a module.
@@ -468,7 +488,8 @@
       throw `${what} must be a function, as in (subject, payload) => payload; it is ${kind(module ? value.default : value)}`;
     },
 
-    // Context is a constructor. headers is JSON text, or undefined.
+    // Context is a constructor. place is the slot of the call, or -1 when no
+    // other one is in the isolate; headers is JSON text, or undefined.
     Context,
 
     // settle returns a promise for what has a then method, and any other
@@ -479,15 +500,20 @@
     // null, ArrayBuffer and typed array, as a string or typed array.
     encode: Answer.open,
 
-    // tick passes on what a host service answered, or runs a timer that is due,
-    // and returns 0; or how many milliseconds there are until the next timer,
-    // which an answer may cut short; or -1 when there is nothing to wait for.
-    tick() {
+    // tick does what is due: it passes on what a host service answered, or runs
+    // a timer, and returns -2. It does only what belongs to the call in the slot
+    // whose turn it is, unless any. When there is nothing for that it returns the
+    // milliseconds until the next timer, which an answer may cut short, times 64,
+    // and the slot of that; or -1 when there is nothing to wait for.
+    tick(turn, any) {
+      slot = turn;
       const { services, timers } = loaded;
-      if (services !== undefined && services.waits() && services.deliver()) return 0;
-      const next = timers === undefined ? -1 : timers.tick();
-      return next < 0 && services !== undefined && services.waits() ? LONGEST : next;
+      if (services !== undefined && services.waits() && services.deliver()) return -2;
+      return next(timers === undefined ? -1 : timers.tick(any ? -1 : turn));
     },
+
+    // next returns what tick would, but does nothing.
+    next: () => next(loaded.timers === undefined ? -1 : loaded.timers.next()),
 
     // explain returns what explain does, joined by NUL.
     explain: (thrown) => explain(thrown).map((text) => text.replaceAll("\0", "")).join("\0"),

@@ -15,11 +15,15 @@ import (
 	"nex/internal/runtime/js"
 )
 
+// events is how many timers and answers of host services a turn is for, so that
+// others have theirs.
+const events = 16
+
 // maxArgs is the most arguments that a call from Go has.
-const maxArgs = 5
+const maxArgs = 6
 
 // isolate implements [js.Isolate]. All of it but stop, ended and the heap's
-// abandoned belongs to the goroutine of the call that runs.
+// abandoned belongs to the goroutine of the call that has the turn.
 type isolate struct {
 	tls   *libc.TLS
 	heap  *heap
@@ -39,25 +43,27 @@ type isolate struct {
 
 	global  value
 	fn      value // the user's function
-	prelude struct{ entry, context, settle, encode, tick, explain value }
+	prelude struct{ entry, context, settle, encode, tick, next, explain value }
 	library map[string][]byte // the engine's
 	born    time.Time
 
 	header      string          // of this call's reply, as JSON, or ""
 	until       context.Context // the code may run until it ends
-	held        []value         // released when the call returned
-	busy        bool            // a call runs, or panicked
-	interrupted bool            // the engine stopped the code of this call
-	worn        bool            // an earlier call was stopped or met the memory limit
+	held        []value         // released when the call has ended
+	busy        bool            // code runs, or panicked
+	interrupted bool            // the engine stopped the code of this turn
+	worn        bool            // code was stopped or met the memory limit
+	turn        js.Turn
+	waiting     [js.MaxCalls]waiting
 
-	stop  atomic.Bool   // the context of this call ended
+	stop  atomic.Bool   // the context of this turn ended
 	hurry func()        // interrupt, as a value
-	ended chan struct{} // tells interrupt that the call came back
+	ended chan struct{} // tells interrupt that the code came back
 }
 
 // newIsolate makes an isolate with nothing in it but the language.
 func newIsolate(s js.Source) (i *isolate, err error) {
-	i = &isolate{tls: libc.NewTLS(), heap: newHeap(s.Memory), print: s.Print, helper: js.NewHelper(s.Host), born: time.Now(), ended: make(chan struct{})}
+	i = &isolate{tls: libc.NewTLS(), heap: newHeap(s.Memory), print: s.Print, helper: js.NewHelper(s), born: time.Now(), ended: make(chan struct{})}
 	i.hurry = i.interrupt
 	defer func() {
 		if err != nil {
@@ -118,7 +124,7 @@ func (i *isolate) Close() {
 	i.heap.free()
 }
 
-// enter begins a time in which code may run, until ctx ends. What it returns
+// enter begins a turn, in which code may run until ctx ends. What it returns
 // must be deferred; it turns the panic of an abandoned heap into an error.
 func (i *isolate) enter(ctx context.Context) (leave func(*error)) {
 	i.busy, i.until = true, ctx
@@ -145,7 +151,7 @@ func (i *isolate) enter(ctx context.Context) (leave func(*error)) {
 	}
 }
 
-// done ends a call that returned. Nothing may run in the engine after a call
+// done ends a turn that returned. Nothing may run in the engine after a call
 // that panicked: so values are released here, and never by defer.
 func (i *isolate) done() {
 	for _, v := range i.held {
@@ -162,18 +168,8 @@ func (i *isolate) hold(v value) value {
 	return v
 }
 
-// Call implements [js.Isolate].
-func (i *isolate) Call(ctx context.Context, c js.Call) (reply runtime.Reply, err error) {
-	defer i.enter(ctx)(&err)
-	reply, err = i.run(c)
-	i.done()
-	return reply, err
-}
-
-func (i *isolate) run(c js.Call) (runtime.Reply, error) {
-	i.header = ""
-	defer i.helper.Drop()
-	result, err := i.finish(i.invoke(c))
+func (i *isolate) run(v value) (runtime.Reply, error) {
+	result, err := i.finish(v)
 	if err != nil {
 		return runtime.Reply{}, err
 	}
@@ -202,7 +198,11 @@ func (i *isolate) invoke(c js.Call) value {
 	if i.heap.exhausted {
 		return lib.XJS_ThrowOutOfMemory(i.tls, i.ctx)
 	}
-	info := i.hold(i.construct(i.prelude.context, subject, payload, reply, newFloat(c.Deadline), header))
+	place := newFloat(float64(c.Slot))
+	if c.Others == 0 {
+		place = newFloat(-1)
+	}
+	info := i.hold(i.construct(i.prelude.context, subject, payload, reply, newFloat(c.Deadline), place, header))
 	if isException(info) {
 		return exception
 	}
@@ -243,8 +243,8 @@ func unsayable(err error) error {
 	return err
 }
 
-// finish waits for v when it is a promise, or like one, and returns the final
-// value.
+// finish runs code until v is settled when it is a promise, or like one, and
+// returns the final value. It is errWaits where code has to wait.
 func (i *isolate) finish(v value) (value, error) {
 	for {
 		if isException(v) {
@@ -262,13 +262,23 @@ func (i *isolate) finish(v value) (value, error) {
 			v = next
 			continue
 		}
-		for state == lib.EJS_PROMISE_PENDING && (i.step() || i.tick()) {
+		when := did
+		for n := 0; state == lib.EJS_PROMISE_PENDING && when == did; {
+			if !i.work() {
+				if !i.interrupted && (n == events || i.ready() != 0) {
+					return undefined, errWaits{v, i.turn.Slot} // others first
+				}
+				when = i.tick()
+				n++
+			}
 			state = lib.XJS_PromiseState(i.tls, i.ctx, v)
 		}
 		result := i.hold(lib.XJS_PromiseResult(i.tls, i.ctx, v))
 		switch {
 		case i.interrupted:
 			return undefined, js.ErrStopped
+		case state == lib.EJS_PROMISE_PENDING && when >= 0:
+			return undefined, errWaits{v, when}
 		case state == lib.EJS_PROMISE_PENDING && i.heap.exhausted:
 			return undefined, js.ErrMemory
 		case state == lib.EJS_PROMISE_PENDING:
@@ -283,7 +293,7 @@ func (i *isolate) finish(v value) (value, error) {
 
 // drain runs the promise jobs that are left.
 func (i *isolate) drain() error {
-	for i.step() {
+	for i.work() {
 	}
 	if i.interrupted {
 		return js.ErrStopped
@@ -291,37 +301,36 @@ func (i *isolate) drain() error {
 	return nil
 }
 
-// tick runs the timer that is due, or waits for the next one. It returns false
-// when there is none or the code must stop.
-func (i *isolate) tick() bool {
+// did is what tick returns when it did something.
+const did = -2
+
+// tick is that of the prelude. It is also -1 where the code must stop.
+func (i *isolate) tick() int {
 	if i.interrupted {
-		return false
+		return -1
+	}
+	any := newFloat(0)
+	if i.turn.Any || i.turn.Others == 0 {
+		any = newFloat(1)
 	}
 	met := i.heap.exhausted
 	i.heap.exhausted = false
-	v := i.call(i.prelude.tick, undefined)
+	v := i.call(i.prelude.tick, undefined, newFloat(float64(i.turn.Slot)), any)
 	now := i.heap.exhausted
 	i.heap.exhausted = met || now
 	switch {
 	case isException(v):
 		i.dropException()
-		return false
+		return -1
 	case now: // what the timer threw then is no error to go on after
-		return false
+		return -1
 	}
-	switch wait := int(integer(v)); {
-	case wait < 0:
-		return false
-	case wait > 0 && !i.helper.Wait(i.until, wait):
-		i.interrupted = true
-		return false
-	}
-	return true
+	return int(integer(v))
 }
 
-// step runs one promise job. It returns false when none is left or the code
+// work runs one promise job. It returns false when none is left or the code
 // must stop.
-func (i *isolate) step() bool {
+func (i *isolate) work() bool {
 	if i.stop.Load() && lib.XJS_IsJobPending(i.tls, i.rt) != 0 {
 		i.interrupted = true
 	}

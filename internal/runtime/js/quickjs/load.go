@@ -79,6 +79,7 @@ func (i *isolate) loadPrelude(prelude []byte, info string) error {
 	i.prelude.settle = i.property(functions, "settle")
 	i.prelude.encode = i.property(functions, "encode")
 	i.prelude.tick = i.property(functions, "tick")
+	i.prelude.next = i.property(functions, "next")
 	i.prelude.explain = i.property(functions, "explain")
 	if i.heap.exhausted {
 		return js.ErrMemory
@@ -107,7 +108,7 @@ func (i *isolate) evaluate(s js.Source) (value, error) {
 		}
 		return result, nil
 	}
-	if _, err := i.finish(result); err != nil {
+	if err := i.await(result); err != nil {
 		return undefined, err
 	}
 	namespace := i.hold(lib.XJS_GetModuleNamespace(i.tls, i.ctx, module))
@@ -115,6 +116,22 @@ func (i *isolate) evaluate(s js.Source) (value, error) {
 		return undefined, i.thrown()
 	}
 	return namespace, nil
+}
+
+// await waits until the promise of a module is settled.
+func (i *isolate) await(v value) error {
+	for {
+		_, err := i.finish(v)
+		w, waits := err.(errWaits)
+		if !waits {
+			return err
+		}
+		if !i.helper.Wait(i.until, w.when/js.MaxCalls) {
+			i.interrupted = true
+			return js.ErrStopped
+		}
+		v = w.promise
+	}
 }
 
 // compile returns the code as a script or module that can be evaluated, or an

@@ -4,6 +4,7 @@
 #include "buffers.h"
 
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -40,6 +41,10 @@ constexpr size_t headroom = 512 << 20;
 // pump_every is how many calls go by between looks at V8's own tasks.
 constexpr unsigned pump_every = 64;
 
+// events is how many timers and answers of host services a turn is for, so that
+// others have theirs.
+constexpr int events = 16;
+
 constexpr char hidden[] = "nex:prelude"; // files that begin like that have no frames in stacks
 
 Platform *engine;
@@ -68,6 +73,12 @@ struct Claim {
 	Global<Value> buffer;
 };
 
+// Waiting is a call that waits, or an evaluation.
+struct Waiting {
+	Global<Promise> promise;
+	Global<Uint8Array> payload;
+};
+
 } // namespace
 
 struct nex_isolate {
@@ -76,10 +87,9 @@ struct nex_isolate {
 	std::shared_ptr<Buffers> buffers;
 	Global<Context> context;
 	Global<Function> function;                                     // the user's
-	Global<Function> entry, make_context, settle, encode, tick, explain; // the prelude's
-	Global<Promise> waits;                                         // for a timer
+	Global<Function> entry, make_context, settle, encode, tick, next, explain; // the prelude's
+	Waiting waiting[nex_calls];                                    // by slot
 	Global<Module> module;                                         // that is being evaluated while it waits
-	Global<Uint8Array> payload;                                    // of the call that waits
 	std::chrono::steady_clock::time_point born = std::chrono::steady_clock::now();
 	std::unordered_set<Claim *> claims;
 	std::string name;                    // of the script
@@ -111,7 +121,7 @@ void write(Isolate *isolate, Local<String> from, std::string *to) {
 
 nex_text view(std::string_view s) { return {s.data(), s.size()}; }
 
-nex_result result(nex_status status, nex_text value = {}) { return {status, value, {}, 0}; }
+nex_result result(nex_status status, nex_text value = {}) { return {status, value, {}, 0, 0, 0, 0}; }
 
 bool is_bytes(Local<Value> v) { return v->IsTypedArray() || v->IsArrayBuffer() || v->IsSharedArrayBuffer(); }
 
@@ -138,8 +148,8 @@ MaybeLocal<Value> evaluate(Isolate *isolate, Boot *from);
 // Entered is a stay of the calling thread in an isolate.
 class Entered {
   public:
-	explicit Entered(nex_isolate *self)
-		: self(self), isolate(self->isolate), locker(isolate), scope(isolate), handles(isolate),
+	explicit Entered(nex_isolate *self, int slot = 0, uint64_t others = 0, bool any = false)
+		: self(self), slot(slot), others(others), any(any || others == 0), isolate(self->isolate), locker(isolate), scope(isolate), handles(isolate),
 		  context(self->context.Get(isolate)), inside(context), caught(isolate) {
 		caught.SetCaptureMessage(false);
 		self->buffers->refused = false;
@@ -158,6 +168,8 @@ class Entered {
 	nex_result run(Local<String> code, bool may_be_module, Local<Value> *value);
 	// pass runs jobs and timers until the promise is settled.
 	nex_result pass(Local<Promise> promise);
+	// wait_for ends the turn of a call that waits; when is what tick said.
+	nex_result wait_for(Local<Promise> promise, int32_t when);
 	// settle waits for *value when it is a promise, or like one.
 	nex_result settle(Local<Value> *value);
 	// reply returns the bytes of a reply. encoded says that it was no bytes once.
@@ -168,6 +180,10 @@ class Entered {
 	nex_result answered(nex_result r, Local<Value> value, Local<Uint8Array> payload);
 	// leave runs the jobs that are left, and returns r if nothing is against it.
 	nex_result leave(nex_result r);
+	// ready returns the slots of others whose promise is settled.
+	uint64_t ready();
+	// tell adds to r what concerns others.
+	nex_result tell(nex_result r);
 	// ended reports whether no more code may run, and why.
 	bool ended(nex_result *why);
 	// failed says how code ended that has no value.
@@ -176,6 +192,9 @@ class Entered {
 	nex_result explain(Local<Value> thrown);
 
 	nex_isolate *const self;
+	const int slot;
+	const uint64_t others;
+	const bool any;
 	Isolate *const isolate;
 	Locker locker;
 	Isolate::Scope scope;
@@ -226,23 +245,54 @@ nex_result Entered::explain(Local<Value> thrown) {
 }
 
 nex_result Entered::pass(Local<Promise> promise) {
-	while (promise->State() == Promise::kPending) {
+	for (int done = 0; promise->State() == Promise::kPending; done++) {
 		isolate->PerformMicrotaskCheckpoint();
 		if (nex_result why; ended(&why)) return why;
 		if (promise->State() != Promise::kPending) break;
-		Local<Value> next;
+		if (ready() != 0 || done == events) return wait_for(promise, slot); // others first
+		Local<Value> next, turn[] = {Integer::New(isolate, slot), Boolean::New(isolate, any)};
 		self->buffers->refused = false;
-		if (!self->tick.Get(isolate)->Call(context, Undefined(isolate), 0, nullptr).ToLocal(&next) || self->buffers->refused) return failed();
-		int wait = next.As<Int32>()->Value();
-		if (wait < 0) return result(nex_never);
-		if (wait == 0) continue;
-		self->waits.Reset(isolate, promise);
-		nex_result r = result(nex_wait);
-		r.wait = wait;
-		return r;
+		if (!self->tick.Get(isolate)->Call(context, Undefined(isolate), 2, turn).ToLocal(&next) || self->buffers->refused) return failed();
+		int32_t when = next.As<Int32>()->Value();
+		if (when == -1) return result(nex_never);
+		if (when >= 0) return wait_for(promise, when);
 	}
 	nex_result r = result(nex_ok);
 	ended(&r);
+	return r;
+}
+
+nex_result Entered::wait_for(Local<Promise> promise, int32_t when) {
+	self->waiting[slot].promise.Reset(isolate, promise);
+	nex_result r = result(nex_wait);
+	r.wait = when / nex_calls;
+	r.next = when % nex_calls;
+	return r;
+}
+
+uint64_t Entered::ready() {
+	uint64_t settled = 0;
+	for (uint64_t rest = others; rest != 0; rest &= rest - 1) {
+		int n = std::countr_zero(rest);
+		Global<Promise> &promise = self->waiting[n].promise;
+		if (!promise.IsEmpty() && promise.Get(isolate)->State() != Promise::kPending) settled |= uint64_t(1) << n;
+	}
+	return settled;
+}
+
+nex_result Entered::tell(nex_result r) {
+	if (r.status == nex_wait || others != 0) r.crowded = self->buffers->over(self->buffers->limit / 2);
+	if (others == 0) return r;
+	r.ready = ready();
+	if (r.status == nex_wait || r.status == nex_stopped || r.status == nex_memory) return r;
+	Local<Value> wait;
+	if (self->next.Get(isolate)->Call(context, Undefined(isolate), 0, nullptr).ToLocal(&wait)) {
+		int32_t when = wait.As<Int32>()->Value();
+		r.wait = when < 0 ? when : when / nex_calls;
+		r.next = when < 0 ? 0 : when % nex_calls;
+	} else {
+		ended(&r);
+	}
 	return r;
 }
 
@@ -553,8 +603,9 @@ nex_result Entered::loaded(nex_result r, Local<Value> value) {
 
 nex_result Entered::answered(nex_result r, Local<Value> value, Local<Uint8Array> payload) {
 	r = leave(r.status == nex_ok ? reply(value) : r);
+	r = tell(r);
 	if (r.status == nex_wait) {
-		self->payload.Reset(isolate, payload);
+		self->waiting[slot].payload.Reset(isolate, payload);
 		return r;
 	}
 	r.header = view(self->header);
@@ -646,6 +697,7 @@ nex_result nex_load(nex_isolate *self, const char *info, size_t info_size, const
 	self->settle = get("settle");
 	self->encode = get("encode");
 	self->tick = get("tick");
+	self->next = get("next");
 	self->explain = get("explain");
 
 	self->name.assign(name, name_size);
@@ -654,9 +706,9 @@ nex_result nex_load(nex_isolate *self, const char *info, size_t info_size, const
 	return in.loaded(r, value);
 }
 
-nex_result nex_call(nex_isolate *self, const char *subject, size_t subject_size, const char *reply, size_t reply_size,
+nex_result nex_call(nex_isolate *self, int slot, uint64_t others, const char *subject, size_t subject_size, const char *reply, size_t reply_size,
 	const char *header, size_t header_size, double deadline, const char *payload, size_t payload_size) {
-	Entered in(self);
+	Entered in(self, slot, others);
 	Isolate *isolate = in.isolate;
 	Local<Context> context = in.context;
 	Local<String> to, back, fields;
@@ -669,22 +721,23 @@ nex_result nex_call(nex_isolate *self, const char *subject, size_t subject_size,
 		return in.failed();
 	}
 	memcpy(data, payload, payload_size);
-	Local<Value> about[] = {to, bytes, back, Number::New(isolate, deadline), fields};
-	if (!self->make_context.Get(isolate)->NewInstance(context, header == nullptr ? 4 : 5, about).ToLocal(&info)) return in.failed();
+	Local<Value> about[] = {to, bytes, back, Number::New(isolate, deadline), Integer::New(isolate, others == 0 ? -1 : slot), fields};
+	if (!self->make_context.Get(isolate)->NewInstance(context, header == nullptr ? 5 : 6, about).ToLocal(&info)) return in.failed();
 	Local<Value> argv[] = {to, bytes, info};
 	bool done = self->function.Get(isolate)->Call(context, context->Global(), 3, argv).ToLocal(&value);
 	nex_result r = done ? in.settle(&value) : in.failed();
 	return in.answered(r, value, bytes);
 }
 
-nex_result nex_resume(nex_isolate *self) {
-	Entered in(self);
-	Local<Value> value = self->waits.Get(in.isolate);
-	self->waits.Reset();
+nex_result nex_resume(nex_isolate *self, int slot, uint64_t others, int any) {
+	Entered in(self, slot, others, any != 0);
+	Waiting &waiting = self->waiting[slot];
+	Local<Value> value = waiting.promise.Get(in.isolate);
+	waiting.promise.Reset();
 	nex_result r = in.settle(&value);
 	if (!self->module.IsEmpty()) return in.loaded(r, value);
-	Local<Uint8Array> payload = self->payload.Get(in.isolate);
-	self->payload.Reset();
+	Local<Uint8Array> payload = waiting.payload.Get(in.isolate);
+	waiting.payload.Reset();
 	return in.answered(r, value, payload);
 }
 
@@ -695,10 +748,9 @@ void nex_free(nex_isolate *self) {
 	{
 		Locker locker(isolate);
 		Isolate::Scope scope(isolate);
-		for (auto *f : {&self->function, &self->entry, &self->make_context, &self->settle, &self->encode, &self->tick, &self->explain}) f->Reset();
-		self->waits.Reset();
+		for (auto *f : {&self->function, &self->entry, &self->make_context, &self->settle, &self->encode, &self->tick, &self->next, &self->explain}) f->Reset();
+		for (Waiting &w : self->waiting) w = {};
 		self->module.Reset();
-		self->payload.Reset();
 		for (Claim *c : self->claims) delete c;
 		self->context.Reset();
 		self->bytes.reset();

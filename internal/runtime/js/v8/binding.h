@@ -3,9 +3,9 @@
 // The binding of V8 that Go calls: what an isolate needs to serve messages,
 // each with one call, and nothing else.
 //
-// An isolate is entered by one thread at a time, which may be another for each
-// call; only nex_stop may be called at any time, from any thread. Texts are
-// UTF-8. What a result points to is good until the isolate is entered again.
+// An isolate is entered by one thread at a time, which may be another each
+// time; only nex_stop may be called at any time, from any thread. Calls that wait
+// are in it at the same time, each in a slot of its own. Texts are UTF-8. What a result points to is good until the isolate is entered again.
 #pragma once
 
 #include <stddef.h>
@@ -24,7 +24,7 @@ enum nex_status {
 	nex_stopped,   // nex_stop was called
 	nex_memory,    // the isolate met its memory limit
 	nex_never,     // a promise is pending and nothing will settle it
-	nex_wait,      // nex_resume must be called after so many milliseconds
+	nex_wait,      // there is no value yet: nex_resume goes on
 	nex_bad_reply, // the text says why the value is no reply
 };
 
@@ -37,8 +37,14 @@ typedef struct {
 	enum nex_status status;
 	nex_text value;
 	nex_text header; // of a reply, as JSON, or empty
-	int wait;
+	uint64_t ready;  // the slots of other calls whose promise is settled
+	int wait;        // milliseconds until there is something to do for calls that wait, or -1
+	int next;        // the slot in whose turn that is
+	int crowded;     // half of the memory is in use
 } nex_result;
+
+// nex_calls is how many calls may be in an isolate.
+enum { nex_calls = 64 };
 
 // nex_add adds a script that code can load, for all isolates. It is called
 // before nex_start.
@@ -57,12 +63,15 @@ nex_isolate *nex_new(uintptr_t handle, size_t memory);
 nex_result nex_load(nex_isolate *self, const char *info, size_t info_size, const char *name, size_t name_size,
 	const char *code, size_t code_size, int may_be_module);
 
-// nex_call calls the function with one message. header may be NULL.
-nex_result nex_call(nex_isolate *self, const char *subject, size_t subject_size, const char *reply, size_t reply_size,
+// nex_call calls the function with one message, in a free slot. others are the
+// slots of calls that wait and that somebody still wants to go on. header may be
+// NULL.
+nex_result nex_call(nex_isolate *self, int slot, uint64_t others, const char *subject, size_t subject_size, const char *reply, size_t reply_size,
 	const char *header, size_t header_size, double deadline, const char *payload, size_t payload_size);
 
-// nex_resume goes on with an evaluation or a call that had to wait.
-nex_result nex_resume(nex_isolate *self);
+// nex_resume goes on with the call in that slot, or with an evaluation, in slot 0.
+// any is that of js.Turn.
+nex_result nex_resume(nex_isolate *self, int slot, uint64_t others, int any);
 
 // nex_stop ends the code that runs in the isolate. It does nothing to code that
 // is just about to run: call it again until that is back.

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"unsafe"
 
-	"nex/internal/runtime"
 	"nex/internal/runtime/js"
 )
 
@@ -36,7 +35,7 @@ type isolate struct {
 }
 
 func newIsolate(e *Engine, s js.Source) *isolate {
-	i := &isolate{engine: e, print: s.Print, helper: js.NewHelper(s.Host)}
+	i := &isolate{engine: e, print: s.Print, helper: js.NewHelper(s)}
 	i.handle = cgo.NewHandle(i)
 	i.native = C.nex_new(C.uintptr_t(i.handle), C.size_t(s.Memory))
 	e.watchdog.add(i)
@@ -56,23 +55,50 @@ func (i *isolate) Close() {
 }
 
 // Call implements [js.Isolate].
-func (i *isolate) Call(ctx context.Context, c js.Call) (runtime.Reply, error) {
+func (i *isolate) Call(ctx context.Context, c js.Call) (js.Step, error) {
 	subject, subjectSize := pass(c.Subject)
 	reply, replySize := pass(c.Reply)
 	header, headerSize := pass(c.Header)
 	data, dataSize := pass(unsafe.String(unsafe.SliceData(c.Payload), len(c.Payload)))
-	defer i.helper.Drop()
+	i.helper.Join(&c)
 	i.enter(ctx)
-	r := C.nex_call(i.native, subject, subjectSize, reply, replySize, header, headerSize, C.double(c.Deadline), data, dataSize)
-	if err := i.finish(ctx, &r); err != nil {
-		return runtime.Reply{}, err
+	r := C.nex_call(i.native, C.int(c.Slot), C.uint64_t(c.Others), subject, subjectSize, reply, replySize, header, headerSize, C.double(c.Deadline), data, dataSize)
+	return i.step(c.Turn, &r)
+}
+
+// Resume implements [js.Isolate].
+func (i *isolate) Resume(ctx context.Context, t js.Turn) (js.Step, error) {
+	any := C.int(0)
+	if t.Any {
+		any = 1
 	}
-	payload := C.GoBytes(unsafe.Pointer(r.value.data), C.int(r.value.size))
-	if r.header.size == 0 {
-		return runtime.Reply{Payload: payload}, nil
+	i.helper.Turn(t)
+	i.enter(ctx)
+	r := C.nex_resume(i.native, C.int(t.Slot), C.uint64_t(t.Others), any)
+	return i.step(t, &r)
+}
+
+// step ends a turn and says how it ended.
+func (i *isolate) step(t js.Turn, r *C.nex_result) (s js.Step, err error) {
+	if err = i.leave(*r); r.status == C.nex_wait || t.Others != 0 {
+		s.Ready, s.Next, s.For, s.Crowded = uint64(r.ready), int(r.wait), int(r.next), r.crowded != 0
+		if slot, ok := i.helper.Came(); ok {
+			s.Next, s.For = 0, slot
+		}
+	} else {
+		i.helper.Drop()
 	}
-	fields, err := js.Header(C.GoStringN(r.header.data, C.int(r.header.size)))
-	return runtime.Reply{Header: fields, Payload: payload}, err
+	if err != nil {
+		return s, err
+	}
+	if s.Waits = r.status == C.nex_wait; s.Waits {
+		return s, nil
+	}
+	s.Payload = C.GoBytes(unsafe.Pointer(r.value.data), C.int(r.value.size))
+	if r.header.size != 0 {
+		s.Header, err = js.Header(C.GoStringN(r.header.data, C.int(r.header.size)))
+	}
+	return s, err
 }
 
 // mayBeModule reports whether code has what every module contains. It may have
@@ -93,30 +119,22 @@ func (i *isolate) load(ctx context.Context, s js.Source) error {
 	}
 	i.enter(ctx)
 	r := C.nex_load(i.native, info, infoSize, name, nameSize, code, codeSize, module)
-	return i.finish(ctx, &r)
+	for r.status == C.nex_wait {
+		if err := i.leave(r); err != nil {
+			return err
+		}
+		if !i.helper.Wait(ctx, int(r.wait)) {
+			return js.ErrStopped
+		}
+		i.enter(ctx)
+		r = C.nex_resume(i.native, 0, 0, 0)
+	}
+	return i.leave(r)
 }
 
 // pass returns the bytes of text as C takes them. They stay Go's.
 func pass(text string) (*C.char, C.size_t) {
 	return (*C.char)(unsafe.Pointer(unsafe.StringData(text))), C.size_t(len(text))
-}
-
-// finish goes on as often as code has to wait, until ctx ends, and says how it
-// ended.
-func (i *isolate) finish(ctx context.Context, r *C.nex_result) error {
-	for r.status == C.nex_wait {
-		if err := i.leave(*r); err != nil {
-			return err
-		}
-		i.busy = true
-		if !i.helper.Wait(ctx, int(r.wait)) {
-			i.busy, i.worn = false, true
-			return js.ErrStopped
-		}
-		i.enter(ctx)
-		*r = C.nex_resume(i.native)
-	}
-	return i.leave(*r)
 }
 
 // enter begins a time in which code runs, until ctx ends.
