@@ -245,10 +245,11 @@ func (n *node) checkSettings(c *candidate) error {
 		return nex.Errorf(nex.Invalid, "Failed to deploy workload: workload rejected by agent: essential flag is not supported for workload type")
 	}
 	c.spec.TriggerAccess, c.spec.HostAccess = c.request.TriggerConnection, c.request.HostServices
-	for what, access := range map[string]*nex.NATSAccess{"trigger_connection": c.spec.TriggerAccess, "host_services": c.spec.HostAccess} {
-		if err := n.checkAccess(what, access); err != nil {
-			return err
-		}
+	if err := n.checkAccess("trigger_connection", c.spec.TriggerAccess); err != nil {
+		return err
+	}
+	if err := n.checkAccess("host_services", c.spec.HostAccess); err != nil {
+		return err
 	}
 	if have := n.cfg.Settings.Sandbox; !have.AtLeast(c.request.Sandbox) {
 		return nex.Errorf(nex.Unsupported, "the workload wants a sandbox of at least %q, this node has %q", c.request.Sandbox, have)
