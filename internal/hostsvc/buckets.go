@@ -3,10 +3,19 @@ package hostsvc
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"nex"
+)
+
+const (
+	// streamCreateFailed is the server's JSStreamCreateErrF: it could not make
+	// the store of a stream.
+	streamCreateFailed = 10049
+	// maxCreateWait is the longest pause between two tries to make a bucket.
+	maxCreateWait = 200 * time.Millisecond
 )
 
 // jetStream returns JetStream on the session's connection.
@@ -25,7 +34,7 @@ func (s *Session) openKeys(ctx context.Context) (jetstream.KeyValue, error) {
 		return nil, err
 	}
 	cfg, name := s.server.cfg.KV, s.server.keys.name(s.tenant)
-	return find(cfg, name, func() (jetstream.KeyValue, error) { return js.KeyValue(ctx, name) }, func() (jetstream.KeyValue, error) {
+	return find(ctx, cfg, name, func() (jetstream.KeyValue, error) { return js.KeyValue(ctx, name) }, func() (jetstream.KeyValue, error) {
 		return js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
 			Bucket: name, Description: cfg.description(s.tenant), MaxBytes: cfg.MaxBytes, Storage: cfg.storage(),
 			Replicas: cfg.Replicas, TTL: cfg.TTL, History: uint8(cfg.History),
@@ -40,7 +49,7 @@ func (s *Session) openObjects(ctx context.Context) (*objects, error) {
 		return nil, err
 	}
 	cfg, name := s.server.cfg.ObjectStore, s.server.objects.name(s.tenant)
-	store, err := find(cfg, name, func() (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, name) }, func() (jetstream.ObjectStore, error) {
+	store, err := find(ctx, cfg, name, func() (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, name) }, func() (jetstream.ObjectStore, error) {
 		return js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{
 			Bucket: name, Description: cfg.description(s.tenant), MaxBytes: cfg.MaxBytes, Storage: cfg.storage(),
 			Replicas: cfg.Replicas, TTL: cfg.TTL,
@@ -55,7 +64,7 @@ func (s *Session) openObjects(ctx context.Context) (*objects, error) {
 
 // find looks for a bucket, and makes it if it is not there. Whoever makes it at
 // the same time is welcome to: the bucket of the first is everybody's.
-func find[B any](cfg Buckets, name string, look, create func() (B, error)) (B, error) {
+func find[B any](ctx context.Context, cfg Buckets, name string, look, create func() (B, error)) (B, error) {
 	b, err := look()
 	if !errors.Is(err, jetstream.ErrBucketNotFound) {
 		return b, err
@@ -63,11 +72,28 @@ func find[B any](cfg Buckets, name string, look, create func() (B, error)) (B, e
 	if cfg.NoProvision {
 		return b, nex.Errorf(nex.Unavailable, "there is no bucket %s, and this node makes none", name)
 	}
-	b, err = create()
-	if errors.Is(err, jetstream.ErrBucketExists) {
-		return look()
+	for wait := 10 * time.Millisecond; ; wait *= 4 {
+		b, err = create()
+		if errors.Is(err, jetstream.ErrBucketExists) {
+			return look()
+		}
+		if !isPassing(err) || wait > maxCreateWait {
+			return b, err
+		}
+		select {
+		case <-ctx.Done():
+			return b, err
+		case <-time.After(wait):
+		}
 	}
-	return b, err
+}
+
+// isPassing reports whether a bucket could not be made, but perhaps can in a
+// moment: a server that has just deleted streams may still be removing the
+// directory in which it makes the next.
+func isPassing(err error) bool {
+	var refusal *jetstream.APIError
+	return errors.As(err, &refusal) && refusal.ErrorCode == streamCreateFailed
 }
 
 func (b Buckets) storage() jetstream.StorageType {
