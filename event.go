@@ -73,6 +73,25 @@ type WorkloadRestarting struct {
 	Offender bool `json:"offender,omitempty"`
 }
 
+// WorkloadHealth is emitted when a service that says how to tell gets ready, or
+// does not answer any more. Unknown to Nex 0.2.7.
+type WorkloadHealth struct {
+	Name    string `json:"workload_name"`
+	Healthy bool   `json:"healthy"`
+	// Reason says why it is not.
+	Reason string `json:"reason,omitempty"`
+}
+
+// WorkloadLimitHit is emitted when a service met one of its limits. Unknown to
+// Nex 0.2.7.
+type WorkloadLimitHit struct {
+	Name string `json:"workload_name"`
+	// Cause is oom_killed, pids or disk.
+	Cause string `json:"cause"`
+	// Message says it in words, with the limit.
+	Message string `json:"message"`
+}
+
 // FunctionSucceeded is emitted for each call that was answered. Trigger is
 // the subject as registered, wildcards included.
 type FunctionSucceeded struct {
@@ -124,6 +143,12 @@ func (WorkloadUndeployed) EventType() string { return "workload_undeployed" }
 
 // EventType returns "workload_restarting".
 func (WorkloadRestarting) EventType() string { return "workload_restarting" }
+
+// EventType returns "workload_health".
+func (WorkloadHealth) EventType() string { return "workload_health" }
+
+// EventType returns "workload_limit_hit".
+func (WorkloadLimitHit) EventType() string { return "workload_limit_hit" }
 
 // EventType returns "host_call_refused".
 func (HostCallRefused) EventType() string { return "host_call_refused" }

@@ -167,13 +167,14 @@ func TestFingerprintSeesEveryField(t *testing.T) {
 		"trigger_connection": `{}`, "host_services": `{"nats_url":"u"}`, "retry_count": "1", "retried_at": `"2024-07-02T10:00:20Z"`,
 		"function_timeout_ms": "1", "function_memory_mib": "1", "max_concurrency": "1", "broadcast": "false", "stop_grace_ms": "1",
 		"sandbox": `"os"`, "engine": `"v8"`, "source_name": `"s"`,
+		"resources": `{"cpus":1}`, "restart": `"always"`, "ready": `{"after_ms":1}`,
 	} {
 		r := parse[nex.DeployRequest](t, []byte(`{"`+field+`":`+change+`}`))
 		if print(r) == zero {
 			t.Errorf("%s is not in the fingerprint", field)
 		}
 	}
-	if n := reflect.TypeFor[nex.DeployRequest]().NumField() + reflect.TypeFor[nex.Settings]().NumField(); n != 24 {
+	if n := reflect.TypeFor[nex.DeployRequest]().NumField() + reflect.TypeFor[nex.Settings]().NumField(); n != 27 {
 		t.Errorf("a request has %d fields now: add the new one above", n)
 	}
 	if print(nex.DeployRequest{WorkloadJWT: "x"}) != zero {

@@ -190,6 +190,38 @@ type MachineSummary struct {
 	Uptime    string          `json:"uptime"`
 	Namespace string          `json:"namespace,omitempty"`
 	Workload  WorkloadSummary `json:"workload"`
+
+	// What follows is unknown to Nex 0.2.7.
+
+	// Unhealthy says why it is not healthy.
+	Unhealthy string `json:"unhealthy,omitempty"`
+	// Restarts is how often the workload was started again.
+	Restarts int `json:"restarts,omitempty"`
+	// LastExit is how it ended before that, nil if it never did.
+	LastExit *LastExit `json:"last_exit,omitempty"`
+	// Usage is what a service uses, nil where that is not known.
+	Usage *Usage `json:"usage,omitempty"`
+}
+
+// LastExit tells how a workload ended that was started again.
+type LastExit struct {
+	// Code is the exit status, -1 for a signal, 0 too for a machine that was lost.
+	Code int `json:"code"`
+	// Reason says it in words.
+	Reason string `json:"reason"`
+	// Cause is the limit that it met, as in [WorkloadLimitHit], or "".
+	Cause string    `json:"cause,omitempty"`
+	At    time.Time `json:"at"`
+}
+
+// Usage is what all processes of a workload use.
+type Usage struct {
+	// CPUMS is the processor time since its machine began, in milliseconds.
+	CPUMS int64 `json:"cpu_ms"`
+	// MemoryBytes is what is in memory now.
+	MemoryBytes int64 `json:"memory_bytes"`
+	// Processes is how many there are.
+	Processes int `json:"processes"`
 }
 
 // WorkloadSummary describes a workload in [MachineSummary]. Hash is the

@@ -29,6 +29,12 @@ type Settings struct {
 	Sandbox Sandbox `json:"sandbox,omitempty"`
 	// Engine runs a JavaScript function. "" leaves it to the agent.
 	Engine Engine `json:"engine,omitempty"`
+	// Resources bound what a service may use.
+	Resources Resources `json:"resources,omitzero"`
+	// Restart says whether a service that ended is started again.
+	Restart Restart `json:"restart,omitzero"`
+	// Ready says how to tell that a service is ready to work.
+	Ready Ready `json:"ready,omitzero"`
 }
 
 // FunctionTimeout is the deadline of one call.
@@ -56,6 +62,12 @@ func (s *Settings) quantities() []quantity {
 		{"function_memory_mib", &s.FunctionMemoryMiB, true, math.MaxInt32},
 		{"max_concurrency", &s.MaxConcurrency, true, 1000},
 		{"stop_grace_ms", &s.StopGraceMS, false, math.MaxInt32},
+		{"resources.memory_mib", &s.Resources.MemoryMiB, false, math.MaxInt32},
+		{"resources.pids", &s.Resources.PIDs, false, math.MaxInt32},
+		{"resources.files", &s.Resources.Files, false, math.MaxInt32},
+		{"resources.disk_mib", &s.Resources.DiskMiB, false, math.MaxInt32},
+		{"restart.max_attempts", &s.Restart.MaxAttempts, false, math.MaxInt32},
+		{"restart.reset_ms", &s.Restart.ResetMS, false, math.MaxInt32},
 	}
 }
 
@@ -96,7 +108,7 @@ func (s Settings) For(t WorkloadType, defaults, ceilings Settings) (Settings, er
 	case s.Engine == "" && t == V8:
 		s.Engine = defaults.Engine
 	}
-	return s, nil
+	return s, s.forService(!t.IsFunction(), defaults, ceilings)
 }
 
 func wrongType(setting string, function bool) error {

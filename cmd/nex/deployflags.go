@@ -33,13 +33,14 @@ func (f *deployFlags) add(cmd *fisk.CmdClause) {
 	s := &f.settings
 	cmd.Flag("trigger_subject", "Subject that triggers a function; repeat for several").PlaceHolder("SUBJECT").StringsVar(&f.triggers)
 	cmd.Flag("argv", "Arguments of a service, separated by spaces").StringVar(&f.argv)
-	cmd.Flag("essential", "Start a service again when it fails").BoolVar(&f.essential)
+	cmd.Flag("essential", "The same as --restart on-failure").BoolVar(&f.essential)
 	cmd.Flag("function_timeout", "How long one call of a function may take (what the node says if not given)").PlaceHolder("4s").SetValue((*milliseconds)(&s.FunctionTimeoutMS))
 	cmd.Flag("function_memory_mib", "Memory of one instance of a function (likewise)").PlaceHolder("128").IntVar(&s.FunctionMemoryMiB)
 	cmd.Flag("max_concurrency", "Calls of a function that run at once (likewise)").PlaceHolder("N").IntVar(&s.MaxConcurrency)
 	cmd.Flag("broadcast", "Every copy of a function answers every message (likewise)").SetValue(choice{&s.Broadcast})
 	cmd.Flag("stop_grace", "How long a service may take to end before it is killed (likewise)").PlaceHolder("10s").SetValue((*milliseconds)(&s.StopGraceMS))
 	cmd.Flag("sandbox", "Weakest sandbox the workload accepts: none, os, microvm, qemu, firecracker").PlaceHolder("KIND").SetValue((*sandbox)(&s.Sandbox))
+	addServiceFlags(cmd, s)
 	cmd.Flag("hs_url", "NATS server behind the workload's host services (what the node says if not given)").PlaceHolder("URL").StringVar(&f.host.url)
 	cmd.Flag("hs_jwt", "JWT of the user there").Envar("NEX_HS_JWT").PlaceHolder("JWT").StringVar(&f.host.jwt)
 	cmd.Flag("hs_seed", "Seed of the user there; other users of this machine see flags, but not variables").Envar("NEX_HS_SEED").PlaceHolder("SEED").StringVar(&f.host.seed)
@@ -81,7 +82,10 @@ func (f *deployFlags) check(name string, t nex.WorkloadType) error {
 			return fmt.Errorf("--hs_url, --hs_jwt, --hs_seed: %w", err)
 		}
 	}
-	_, err := f.settings.For(t, nex.Settings{}, nex.Settings{})
+	asked, err := f.settings.WithEssential(f.essential)
+	if err == nil {
+		_, err = asked.For(t, nex.Settings{}, nex.Settings{})
+	}
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/choria-io/fisk"
 	"github.com/dustin/go-humanize"
@@ -132,9 +133,24 @@ func printInfo(w io.Writer, id string, info nex.InfoReply) {
 		fmt.Fprintf(w, "\n          Id: %s   Healthy: %t\n", escape(m.ID), m.Healthy)
 		fmt.Fprintf(w, "     Runtime: %s   Name: %s\n", escape(m.Workload.Runtime), escape(m.Workload.Name))
 		fmt.Fprintf(w, " Description: %s\n", escape(m.Workload.Description))
+		printHealth(w, m)
 	}
 	if len(info.Machines) == 0 {
 		fmt.Fprintf(w, "\n        none in this namespace\n")
+	}
+}
+
+// printHealth tells what there is to say of a workload besides that it runs.
+func printHealth(w io.Writer, m nex.MachineSummary) {
+	if m.Unhealthy != "" {
+		fmt.Fprintf(w, "   Unhealthy: %s\n", escape(m.Unhealthy))
+	}
+	if m.Restarts > 0 && m.LastExit != nil {
+		fmt.Fprintf(w, "    Restarts: %d, the last %s ago: %s\n", m.Restarts, time.Since(m.LastExit.At).Round(time.Second), escape(m.LastExit.Reason))
+	}
+	if u := m.Usage; u != nil {
+		fmt.Fprintf(w, "       Usage: %s CPU time, %s memory, %d processes\n",
+			time.Duration(u.CPUMS)*time.Millisecond, humanize.IBytes(uint64(max(u.MemoryBytes, 0))), u.Processes)
 	}
 }
 

@@ -98,8 +98,8 @@ func Default() Config {
 		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$KV.>", "$O.>", "$NEX.>", "_INBOX.>"},
 		HandshakeTimeout:    5 * time.Second,
 		ReplayWindow:        time.Minute,
-		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000},
-		Ceilings:            nex.Settings{FunctionTimeoutMS: 600_000, FunctionMemoryMiB: 2048, StopGraceMS: 60_000},
+		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000, Restart: nex.Restart{Policy: nex.RestartNever, ResetMS: 10_000}},
+		Ceilings:            nex.Settings{FunctionTimeoutMS: 600_000, FunctionMemoryMiB: 2048, StopGraceMS: 60_000, Restart: nex.Restart{ResetMS: 3_600_000}},
 	}
 }
 

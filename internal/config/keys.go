@@ -25,6 +25,7 @@ const (
 	Bool         Kind = "true or false"
 	Natural      Kind = "a whole number of at least 0"
 	Positive     Kind = "a whole number above 0"
+	Number       Kind = "a number above 0"
 	Milliseconds Kind = "a whole number of milliseconds above 0"
 	Text         Kind = "a string"
 	Texts        Kind = "a list of strings"
@@ -110,11 +111,26 @@ func nodeKeys() []Key {
 		{"broadcast", Bool, Works, "every copy of a function answers every message (default false)", func(d *draft) any { return &d.Defaults.Broadcast }},
 		{"stop_grace_ms", Positive, Works, "how long a service may take to end before it is killed (default 10000)", func(d *draft) any { return &d.Defaults.StopGraceMS }},
 		{"engine", Text, Works, "v8 or quickjs, for JavaScript functions (default v8 where the agent has it)", func(d *draft) any { return &d.Defaults.Engine }},
+		{"resources.cpus", Number, Works, "processors a service may keep busy, as in 0.5 (default no bound)", func(d *draft) any { return &d.Defaults.Resources.CPUs }},
+		{"resources.memory_mib", Positive, Works, "memory of a service (default no bound)", func(d *draft) any { return &d.Defaults.Resources.MemoryMiB }},
+		{"resources.pids", Positive, Works, "processes and threads of a service (default no bound)", func(d *draft) any { return &d.Defaults.Resources.PIDs }},
+		{"resources.files", Positive, Works, "open files of each process of a service (default no bound)", func(d *draft) any { return &d.Defaults.Resources.Files }},
+		{"resources.disk_mib", Positive, Works, "what the directory of a service may hold (default no bound)", func(d *draft) any { return &d.Defaults.Resources.DiskMiB }},
+		{"restart.policy", Text, Works, "never, on-failure or always: when a service is started again (default never; essential means on-failure)", func(d *draft) any { return &d.Defaults.Restart.Policy }},
+		{"restart.max_attempts", Natural, Works, "restarts in a row (default 0, any number)", func(d *draft) any { return &d.Defaults.Restart.MaxAttempts }},
+		{"restart.reset_ms", Positive, Works, "how long a service must have been healthy for its failures to be forgotten (default 10000)", func(d *draft) any { return &d.Defaults.Restart.ResetMS }},
 		{"ceilings.function_timeout_ms", Positive, Works, "(default 600000)", func(d *draft) any { return &d.Ceilings.FunctionTimeoutMS }},
 		{"ceilings.function_memory_mib", Positive, Works, "(default 2048)", func(d *draft) any { return &d.Ceilings.FunctionMemoryMiB }},
 		{"ceilings.max_concurrency", Positive, Works, "(default 1000; what is given here goes for those too that do not ask)", func(d *draft) any { return &d.Ceilings.MaxConcurrency }},
 		{"ceilings.broadcast", Bool, Works, "false refuses functions with broadcast (default true)", func(d *draft) any { return &d.Ceilings.Broadcast }},
 		{"ceilings.stop_grace_ms", Positive, Works, "(default 60000)", func(d *draft) any { return &d.Ceilings.StopGraceMS }},
+		{"ceilings.resources.cpus", Number, Works, "(as those below: default none; what is given here goes for those too that do not ask)", func(d *draft) any { return &d.Ceilings.Resources.CPUs }},
+		{"ceilings.resources.memory_mib", Positive, Works, "", func(d *draft) any { return &d.Ceilings.Resources.MemoryMiB }},
+		{"ceilings.resources.pids", Positive, Works, "", func(d *draft) any { return &d.Ceilings.Resources.PIDs }},
+		{"ceilings.resources.files", Positive, Works, "", func(d *draft) any { return &d.Ceilings.Resources.Files }},
+		{"ceilings.resources.disk_mib", Positive, Works, "", func(d *draft) any { return &d.Ceilings.Resources.DiskMiB }},
+		{"ceilings.restart.max_attempts", Positive, Works, "", func(d *draft) any { return &d.Ceilings.Restart.MaxAttempts }},
+		{"ceilings.restart.reset_ms", Positive, Works, "(default 3600000)", func(d *draft) any { return &d.Ceilings.Restart.ResetMS }},
 
 		// The node itself
 		{"tags", TextMap, Works, "labels of this node; node_name is its name", func(d *draft) any { return &d.Tags }},

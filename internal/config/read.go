@@ -130,6 +130,9 @@ func (k Kind) holds(raw json.RawMessage) bool {
 	case Positive:
 		n, err := strconv.ParseInt(string(raw), 10, 64)
 		return err == nil && n > 0 && n <= math.MaxInt32
+	case Number:
+		n, err := strconv.ParseFloat(string(raw), 64)
+		return err == nil && n > 0 && !math.IsInf(n, 0)
 	case Milliseconds:
 		n, err := strconv.ParseInt(string(raw), 10, 64)
 		return err == nil && n > 0 && n <= math.MaxInt64/int64(time.Millisecond)

@@ -131,6 +131,18 @@ func (c *Client) Undeploy(ctx context.Context, id string) error {
 	return err
 }
 
+// Probe asks a service on the network of its machine. The error says why it does
+// not answer; the agent gives up by itself after p.TimeoutMS, so ctx should have
+// a little longer.
+func (c *Client) Probe(ctx context.Context, p Probe) error {
+	body, err := encodeJSON(byte(methodProbe), p)
+	if err != nil {
+		return err
+	}
+	_, err = c.link.call(ctx, p.ID, body, nil)
+	return err
+}
+
 func (c *Client) forget(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

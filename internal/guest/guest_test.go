@@ -50,6 +50,13 @@ func (a *agent) Invoke(ctx context.Context, t guest.Trigger) (guest.Result, erro
 
 func (a *agent) Undeploy(context.Context, string) error { return nil }
 
+func (a *agent) Probe(_ context.Context, p guest.Probe) error {
+	if p.Port == 1 {
+		return nex.Errorf(nex.Unavailable, "port 1 does not answer %s", p.ID)
+	}
+	return nil
+}
+
 func echo(_ context.Context, t guest.Trigger) (guest.Result, error) {
 	return guest.Result{Payload: t.Payload}, nil
 }

@@ -21,6 +21,7 @@ const (
 	methodDeploy                     // JSON of Deploy
 	methodInvoke                     // see encodeTrigger
 	methodUndeploy                   // a workload id
+	methodProbe                      // JSON of Probe
 )
 
 // methodHost is what an agent calls on its node, see encodeHostCall.
@@ -57,6 +58,16 @@ type Deploy struct {
 // CacheVariable names the environment variable of an agent that says where it
 // may keep compiled code. It is not set where nothing may outlive a machine.
 const CacheVariable = "NEX_CODE_CACHE"
+
+// Probe asks whether a service answers on the network of its machine: whether it
+// takes connections, and with a path, whether it answers a GET of that by HTTP
+// with a status below 400.
+type Probe struct {
+	ID        string `json:"id"` // the workload
+	Port      int    `json:"port"`
+	Path      string `json:"path,omitempty"`
+	TimeoutMS int    `json:"timeout_ms"`
+}
 
 // Trigger is one message for a function.
 type Trigger struct {

@@ -24,6 +24,8 @@ type Handler interface {
 	// measured by the Server.
 	Invoke(ctx context.Context, t Trigger) (Result, error)
 	Undeploy(ctx context.Context, id string) error
+	// Probe reports why a service does not answer, nil if it does.
+	Probe(ctx context.Context, p Probe) error
 }
 
 // Server is the agent's end of a link.
@@ -173,6 +175,12 @@ func (s *Server) serve(ctx *serving, m method, body []byte) (head, reply []byte,
 		return head, reply, nil
 	case methodUndeploy:
 		return nil, nil, s.handler.Undeploy(ctx, string(body))
+	case methodProbe:
+		var p Probe
+		if err := json.Unmarshal(body, &p); err != nil {
+			return nil, nil, fmt.Errorf("%w: %v", errMessage, err)
+		}
+		return nil, nil, s.handler.Probe(ctx, p)
 	}
 	return nil, nil, nex.Errorf(nex.Unsupported, "this agent has no method %d", m)
 }

@@ -25,6 +25,7 @@ type idle struct{}
 func (idle) Put(context.Context, string, []byte) error  { return nil }
 func (idle) Deploy(context.Context, guest.Deploy) error { return nil }
 func (idle) Undeploy(context.Context, string) error     { return nil }
+func (idle) Probe(context.Context, guest.Probe) error   { return nil }
 func (idle) Invoke(context.Context, guest.Trigger) (guest.Result, error) {
 	return guest.Result{}, nil
 }

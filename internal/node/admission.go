@@ -70,7 +70,7 @@ func (n *node) admit(namespace string, r nex.DeployRequest) (workload.Spec, erro
 	c.claims, c.claimsErr = nex.DecodeClaims(r.WorkloadJWT)
 	c.spec = workload.Spec{
 		Namespace: namespace, Name: c.claims.Name, Claims: c.claims,
-		Description: r.Description, Argv: r.Argv, Essential: r.Essential,
+		Description: r.Description, Argv: r.Argv,
 		Static: n.cfg.Settings.Sandbox != nex.SandboxNone,
 	}
 	for _, check := range checks {
@@ -254,9 +254,25 @@ func (n *node) checkSettings(c *candidate) error {
 	if have := n.cfg.Settings.Sandbox; !have.AtLeast(c.request.Sandbox) {
 		return nex.Errorf(nex.Unsupported, "the workload wants a sandbox of at least %q, this node has %q", c.request.Sandbox, have)
 	}
-	var err error
-	c.spec.Settings, err = c.request.Settings.For(c.spec.Type, n.cfg.Settings.Defaults, n.cfg.Settings.Ceilings)
+	asked, err := c.request.Settings.WithEssential(c.request.Essential)
+	if err != nil {
+		return nex.Errorf(nex.Invalid, "Invalid deploy request: %v", err)
+	}
+	if err := n.checkProbe(asked.Ready.Subject); err != nil {
+		return err
+	}
+	c.spec.Settings, err = asked.For(c.spec.Type, n.cfg.Settings.Defaults, n.cfg.Settings.Ceilings)
 	return err
+}
+
+// checkProbe refuses to ask where no function of this node may answer.
+func (n *node) checkProbe(subject string) error {
+	for _, denied := range n.cfg.Settings.DenyTriggerSubjects {
+		if subject != "" && nex.SubjectsOverlap(subject, denied) {
+			return nex.Errorf(nex.Denied, "ready.nats_subject %.64q overlaps with subject(s) in this node's deny list", subject)
+		}
+	}
+	return nil
 }
 
 // checkAccess looks at the NATS that a request names, if it does.

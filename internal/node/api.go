@@ -79,6 +79,7 @@ func summary(s workload.Summary) nex.MachineSummary {
 			Name: s.Spec.Name, Description: s.Spec.Description, Runtime: runtime, Type: s.Spec.Type, Hash: s.SHA256,
 			HostCallsRefused: s.Refused,
 		},
+		Unhealthy: s.Unhealthy, Restarts: s.Restarts, LastExit: s.LastExit,
 	}
 }
 

@@ -137,7 +137,7 @@ func wantLawful(t *testing.T, s config.Config, spec workload.Spec) {
 	t.Helper()
 	function := spec.Type.IsFunction()
 	if !nex.ValidName(spec.Name) || !nex.ValidToken(spec.Namespace) || spec.Namespace == nex.SystemNamespace ||
-		!slices.Contains(s.WorkloadTypes, spec.Type) || function != (len(spec.Triggers) > 0) || function && spec.Essential {
+		!slices.Contains(s.WorkloadTypes, spec.Type) || function != (len(spec.Triggers) > 0) || function && spec.Settings.Restart.Policy != "" {
 		t.Errorf("admitted %+v", spec)
 	}
 	if spec.Artifact.Bucket == "" || spec.Artifact.Key == "" || spec.File == "" {

@@ -34,7 +34,7 @@ func TestCrowdsOfSuspectsAreHalved(t *testing.T) {
 		before := len(b.live())
 		home.crash(together...)
 		for name, e := range b.restarts(t, len(together)) {
-			if e.DelayMS < 100 || e.Offender != (len(together) <= most) {
+			if e.DelayMS < 50 || e.Offender != (len(together) <= most) {
 				t.Errorf("%s, one of %d suspects: %+v", name, len(together), e)
 			}
 		}

@@ -29,8 +29,9 @@ func TestMain(m *testing.M) { nextest.Main(m) }
 type host struct {
 	mu     sync.Mutex
 	guests []*fakeGuest
-	fail   error                                                      // of Take
-	deploy func(*fakeGuest, guest.Deploy, guest.Sink) error           // nil: accept
+	fail   error                                            // of Take
+	deploy func(*fakeGuest, guest.Deploy, guest.Sink) error // nil: accept
+	probe  func(guest.Probe) error
 	invoke func(context.Context, guest.Trigger) (guest.Result, error) // nil: echo
 }
 
@@ -114,6 +115,8 @@ func (g *fakeGuest) Undeploy(_ context.Context, id string) error {
 	return nil
 }
 
+func (g *fakeGuest) Probe(_ context.Context, p guest.Probe) error { return g.host.probe(p) }
+
 func (g *fakeGuest) Done() <-chan struct{} { return g.gone }
 func (g *fakeGuest) Release()              { g.once.Do(func() { close(g.gone) }) }
 
@@ -168,6 +171,7 @@ type bench struct {
 // hosts opens host services that answer with who asks.
 type hosts struct {
 	opened, closed atomic.Int64
+	answers        func(nex.Ready) error
 }
 
 // services are those of one workload.
@@ -185,6 +189,9 @@ func (h *hosts) open(id string, s workload.Spec) workload.Host {
 func (s services) Serve(_ context.Context, c guest.HostCall) (guest.Message, error) {
 	return guest.Message{Payload: []byte(s.spec.Namespace + "/" + s.spec.Name + "/" + s.id + " " + c.Service)}, nil
 }
+
+// Answers is what a test scripts.
+func (s services) Answers(ctx context.Context, r nex.Ready) error { return s.hosts.answers(r) }
 
 func (s services) Refused() int64 { return 7 }
 func (s services) Close()         { s.hosts.closed.Add(1) }
@@ -227,7 +234,11 @@ func function(name string, triggers ...string) workload.Spec {
 }
 
 func service(name string, essential bool) workload.Spec {
-	return workload.Spec{Namespace: "default", Name: name, Type: nex.Native, Essential: essential, Settings: nex.Settings{FunctionTimeoutMS: 1000, StopGraceMS: 10_000}}
+	settings := nex.Settings{FunctionTimeoutMS: 1000, StopGraceMS: 10_000, Restart: nex.Restart{Policy: nex.RestartNever, ResetMS: 10_000}}
+	if essential {
+		settings.Restart.Policy = nex.RestartOnFailure
+	}
+	return workload.Spec{Namespace: "default", Name: name, Type: nex.Native, Settings: settings}
 }
 
 // deploy runs a workload that must come up.

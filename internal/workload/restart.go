@@ -3,6 +3,7 @@ package workload
 import (
 	"time"
 
+	"nex"
 	"nex/internal/guest"
 )
 
@@ -10,42 +11,85 @@ import (
 const (
 	firstDelay = 100 * time.Millisecond
 	lastDelay  = 10 * time.Second
-	// healthyAfter is how long a workload must have run for its earlier
-	// failures to be forgotten.
-	healthyAfter = 10 * time.Second
+	// functionReset is how long a function must have run for its earlier losses
+	// to be forgotten; services have a setting for it.
+	functionReset = 10 * time.Second
 )
 
-// restart decides whether and when a workload runs again. It starts nothing.
-type restart struct {
-	service   bool
-	essential bool
+// restarts decides whether and when a workload runs again. It starts nothing,
+// and belongs to the workload's loop.
+type restarts struct {
+	policy  nex.Restart
+	service bool
+	// random is from 0 to 1. It shortens delays, by half at most, so that what
+	// failed together is not started together again and again.
+	random func() float64
+
+	tries int // restarts without having been healthy for long in between
 }
 
-// afterExit says what follows the exit of a service: essential ones that
-// failed start again, after a delay that doubles with every try.
-func (r restart) afterExit(e guest.Exit, tries int) (time.Duration, bool) {
-	if !r.service || !r.essential || e.Code == 0 {
+func newRestarts(s Spec, random func() float64) restarts {
+	r := restarts{policy: s.Settings.Restart, service: !s.Type.IsFunction(), random: random}
+	if !r.service {
+		r.policy = nex.Restart{ResetMS: int(functionReset.Milliseconds())}
+	}
+	return r
+}
+
+// next says what follows the end of a run that was healthy for some time: after
+// how long another begins, if one does.
+func (r *restarts) next(e end, healthy time.Duration) (time.Duration, bool) {
+	if healthy > r.policy.Reset() {
+		r.tries = 0
+	}
+	if !r.again(e) {
 		return 0, false
 	}
-	return delay(tries + 1), true
-}
-
-// afterLoss says when a workload that lost its guest starts again. It always
-// does: at once if others were to blame; if nobody is known to be, at once the
-// first time; if it may be to blame itself, never at once.
-func (r restart) afterLoss(f guest.Fault, tries int) time.Duration {
-	switch f {
-	case guest.FaultOthers:
-		return 0
-	case guest.FaultOwn, guest.FaultCrowd:
-		return delay(tries + 1)
+	d := r.delay(e)
+	if e.fault != guest.FaultOthers { // the failures of others delay nobody
+		r.tries++
 	}
-	return delay(tries)
+	return d, true
 }
 
-func delay(tries int) time.Duration {
+// again reports whether the policy wants another run. Who lost its machine, or
+// could not come back to one, did not end by itself: that is nobody's wish.
+func (r *restarts) again(e end) bool {
+	if !r.service || e.exit == nil && !e.unready {
+		return true
+	}
+	if r.exhausted() {
+		return false
+	}
+	switch r.policy.Policy {
+	case nex.RestartAlways:
+		return true
+	case nex.RestartOnFailure:
+		return e.unready || e.exit.Code != 0
+	}
+	return false
+}
+
+// exhausted reports whether there have been as many restarts as there may be.
+func (r *restarts) exhausted() bool {
+	return r.service && r.policy.MaxAttempts > 0 && r.tries >= r.policy.MaxAttempts
+}
+
+// delay doubles with every try. There is none for who lost its machine through
+// others, and none the first time for who is not known to be to blame.
+func (r *restarts) delay(e end) time.Duration {
+	tries := r.tries
+	switch {
+	case e.fault == guest.FaultOthers:
+		return 0
+	case e.exit != nil, e.unready, e.fault == guest.FaultOwn, e.fault == guest.FaultCrowd:
+		tries++
+	case e.err != nil:
+		tries = max(tries, 1)
+	}
 	if tries == 0 {
 		return 0
 	}
-	return min(firstDelay<<min(tries-1, 16), lastDelay)
+	longest := min(firstDelay<<min(tries-1, 16), lastDelay)
+	return longest - time.Duration(r.random()*float64(longest)/2)
 }

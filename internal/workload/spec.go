@@ -37,7 +37,6 @@ type Spec struct {
 	// HostAccess is the NATS behind the workload's host services, nil for what
 	// the node says. It stays on the node too.
 	HostAccess *nex.NATSAccess
-	Essential  bool         // start a service again when it fails
 	Static     bool         // refuse dynamically linked executables
 	Settings   nex.Settings // complete
 }
@@ -48,6 +47,8 @@ type Guest interface {
 	// Invoke does not wait; see [guest.Client.Invoke].
 	Invoke(t guest.Trigger, due time.Time, hurry bool, done func(guest.Result, error))
 	Undeploy(ctx context.Context, id string) error
+	// Probe asks a service on the guest's own network; see [guest.Client.Probe].
+	Probe(ctx context.Context, p guest.Probe) error
 	// Done is closed when the guest is lost or released: it takes no calls.
 	Done() <-chan struct{}
 	// Release ends the guest and returns when it is gone.
@@ -63,6 +64,9 @@ type Guests interface {
 type Host interface {
 	// Serve answers one call. It ends when ctx does.
 	Serve(ctx context.Context, c guest.HostCall) (guest.Message, error)
+	// Answers asks a subject, or a micro service there, for a sign of life. The
+	// error says why there was none.
+	Answers(ctx context.Context, r nex.Ready) error
 	// Refused counts the calls that policy or limits refused.
 	Refused() int64
 	// Close ends the calls under way; there are none afterwards.
@@ -101,8 +105,12 @@ type Summary struct {
 	ID      string
 	Spec    Spec
 	SHA256  string
-	Healthy bool          // it runs now, rather than being started again
+	Healthy bool          // it runs now, rather than being started again, and answers
 	Uptime  time.Duration // since it was deployed
 	Busy    time.Duration // spent in function calls
 	Refused int64         // calls of host services
+
+	Unhealthy string        // why it is not healthy
+	Restarts  int           // times it was started again
+	LastExit  *nex.LastExit // how it ended before that, nil if it never did
 }

@@ -90,7 +90,7 @@ func TestOffenderRunsAloneAndLate(t *testing.T) {
 			t.Errorf("innocent: %+v", e)
 		}
 	}
-	if e := all["bomb"]; !e.Offender || e.DelayMS < 100 {
+	if e := all["bomb"]; !e.Offender || e.DelayMS < 50 {
 		t.Errorf("offender: %+v", e)
 	}
 	if got, want := b.live(), [][]string{{one, two}, {bomb}}; !slices.EqualFunc(got, want, slices.Equal) {
@@ -101,7 +101,7 @@ func TestOffenderRunsAloneAndLate(t *testing.T) {
 	guests := b.host.taken()
 	guests[len(guests)-1].crash(bomb)
 	all = b.restarts(t, 1)
-	if e := all["bomb"]; len(all) != 1 || !e.Offender || e.DelayMS < 200 || e.Attempt != 2 {
+	if e := all["bomb"]; len(all) != 1 || !e.Offender || e.DelayMS < 100 || e.Attempt != 2 {
 		t.Errorf("after the second time: %+v", all)
 	}
 	three := b.deploy(t, function("three", "t.3"))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -49,11 +50,16 @@ type workload struct {
 	bytes    int64        // guarded by Manager.mu
 	group    group        // whom it shares a guest with; of the loop alone
 	alone    bool         // it shares none, or no more; of the loop alone
+	restarts restarts     // of the loop alone
 
 	mu       sync.Mutex
 	state    state
 	artifact artifact.Artifact
 	deployed time.Time // first time it ran; zero before
+	guest    Guest     // what it runs on, nil if it does not
+	health   health
+	again    int           // times it was started again
+	lastExit *nex.LastExit // how it ended before that
 }
 
 // begin makes a workload and starts its loop. started gets nil when the
@@ -62,7 +68,8 @@ func begin(m *Manager, id string, spec Spec, started chan<- error) *workload {
 	w := &workload{
 		m: m, id: id, spec: spec, done: make(chan struct{}),
 		group: group{namespace: spec.Namespace}, alone: !spec.Type.IsFunction(),
-		log: m.cfg.Log.With("workload", spec.Name, "id", id),
+		log:      m.cfg.Log.With("workload", spec.Name, "id", id),
+		restarts: newRestarts(spec, rand.Float64),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
@@ -74,9 +81,10 @@ func begin(m *Manager, id string, spec Spec, started chan<- error) *workload {
 
 // end is how a run on one guest ended.
 type end struct {
-	exit  *guest.Exit // the service ended by itself; nil if its guest was lost
-	err   error       // the run did not come about
-	fault guest.Fault // whose the loss of the guest may be
+	exit    *guest.Exit // the service ended by itself; nil if its guest was lost
+	err     error       // the run did not come about, or the service did not get ready
+	unready bool        // it is the latter
+	fault   guest.Fault // whose the loss of the guest may be
 }
 
 // run is the workload's loop: one turn per guest, until ctx ends.
@@ -85,28 +93,18 @@ func (w *workload) run(ctx context.Context, started chan<- error) {
 	defer w.m.remove(w)
 	defer w.host.Close()
 	var last end
-	for tries := 0; ; {
-		var ran time.Duration
-		last, ran = w.turn(ctx, started)
-		if ctx.Err() != nil || !w.everRan() {
+	for {
+		var healthy time.Duration
+		last, healthy = w.turn(ctx, started)
+		if ctx.Err() != nil || !w.everRan() || !w.m.restarts() {
 			break
 		}
-		if ran > healthyAfter {
-			tries = 0
-		}
-		delay, again := w.next(last, tries)
+		delay, again := w.restarts.next(last, healthy)
 		if !again {
 			break
 		}
-		attempt := tries + 1
-		if last.fault != guest.FaultOthers { // the failures of others delay nobody
-			tries = attempt
-		}
-		offender := last.fault == guest.FaultOwn && w.spec.Type.IsFunction()
+		w.tell(last, delay)
 		w.part(last.fault)
-		w.report(nex.WorkloadRestarting{
-			Name: w.spec.Name, Attempt: attempt, Reason: last.reason(), DelayMS: delay.Milliseconds(), Offender: offender,
-		})
 		if !sleep(ctx, delay) {
 			break
 		}
@@ -114,16 +112,20 @@ func (w *workload) run(ctx context.Context, started chan<- error) {
 	w.finish(ctx, last, started)
 }
 
-// next asks the policy.
-func (w *workload) next(e end, tries int) (time.Duration, bool) {
-	r := restart{service: !w.spec.Type.IsFunction(), essential: w.spec.Essential && w.m.restarts()}
-	if e.exit != nil {
-		return r.afterExit(*e.exit, tries)
+// tell reports that the workload is going to be started again.
+func (w *workload) tell(last end, delay time.Duration) {
+	exit := nex.LastExit{Reason: last.reason(), At: time.Now()}
+	if last.exit != nil {
+		exit.Code = last.exit.Code
 	}
-	if e.err != nil {
-		return delay(max(tries, 1)), true
-	}
-	return r.afterLoss(e.fault, tries), true
+	w.mu.Lock()
+	w.again++
+	w.lastExit = &exit
+	w.mu.Unlock()
+	w.report(nex.WorkloadRestarting{
+		Name: w.spec.Name, Attempt: max(w.restarts.tries, 1), Reason: exit.Reason, DelayMS: delay.Milliseconds(),
+		Offender: last.fault == guest.FaultOwn && w.spec.Type.IsFunction(),
+	})
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -137,8 +139,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// turn runs the workload on one guest until it ends there.
-func (w *workload) turn(ctx context.Context, started chan<- error) (end, time.Duration) {
+// turn runs the workload on one guest until it ends there, and returns for how
+// long it had been healthy then.
+func (w *workload) turn(ctx context.Context, started chan<- error) (e end, healthy time.Duration) {
 	s, err := w.start(ctx)
 	if err != nil {
 		w.move(pending)
@@ -148,9 +151,8 @@ func (w *workload) turn(ctx context.Context, started chan<- error) (end, time.Du
 		return end{err: err}, 0
 	}
 	defer s.release()
-	begin := time.Now()
 	w.move(running)
-	w.markDeployed()
+	w.markDeployed(s.guest)
 	w.triggers.attach(s.guest)
 	defer w.triggers.lose(s.guest)
 	w.report(nex.WorkloadDeployed{Name: w.spec.Name})
@@ -158,7 +160,11 @@ func (w *workload) turn(ctx context.Context, started chan<- error) (end, time.Du
 	case started <- nil:
 	default: // it was told before
 	}
-	var e end
+	check := w.checkHealth(ctx, s.guest)
+	defer func() {
+		check.stop()
+		healthy = w.markEnded(e)
+	}()
 	select {
 	case exit := <-s.exits:
 		e.exit = &exit
@@ -166,10 +172,14 @@ func (w *workload) turn(ctx context.Context, started chan<- error) (end, time.Du
 	case <-s.guest.Done():
 		e.fault = s.fault
 		w.move(pending)
+	case err := <-check.failed:
+		e.err, e.unready = err, true
+		w.undeploy(s.guest)
+		w.move(pending)
 	case <-ctx.Done():
 		w.undeploy(s.guest)
 	}
-	return e, time.Since(begin)
+	return e, 0
 }
 
 // undeploy takes the workload off its guest; one that will not let go is lost
@@ -229,6 +239,9 @@ func (w *workload) finish(ctx context.Context, last end, started chan<- error) {
 		e.Code = last.exit.Code
 		e.Message = fmt.Sprintf("Exited workload: %s; vm: %s; status: %d", w.spec.Name, w.id, last.exit.Code)
 	}
+	if w.restarts.exhausted() && (last.exit != nil || last.unready) {
+		e.Message += fmt.Sprintf("; given up after %d restarts in a row", w.restarts.tries)
+	}
 	w.move(stopping)
 	w.move(stopped)
 	w.report(e)
@@ -266,12 +279,23 @@ func (w *workload) move(next state) {
 	w.state = s
 }
 
-func (w *workload) markDeployed() {
+func (w *workload) markDeployed(g Guest) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.guest = g
+	w.health.begin(w.spec.Settings.Ready)
 	if w.deployed.IsZero() {
 		w.deployed = time.Now()
 	}
+}
+
+// markEnded notes that the workload runs nowhere, and returns for how long it
+// had been healthy.
+func (w *workload) markEnded(e end) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.guest = nil
+	return w.health.end(e.reason())
 }
 
 func (w *workload) everRan() bool {
@@ -286,10 +310,15 @@ func (w *workload) report(e nex.EventData) { w.m.cfg.Reporter.Event(w.spec.Names
 func (w *workload) summary() (Summary, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Summary{
-		ID: w.id, Spec: w.spec, SHA256: w.artifact.SHA256, Healthy: w.state == running,
+	s := Summary{
+		ID: w.id, Spec: w.spec, SHA256: w.artifact.SHA256, Healthy: w.state == running && w.health.good(),
 		Uptime: time.Since(w.deployed), Busy: time.Duration(w.busy.Load()), Refused: w.host.Refused(),
-	}, !w.deployed.IsZero()
+		Restarts: w.again, LastExit: w.lastExit,
+	}
+	if !s.Healthy {
+		s.Unhealthy = w.health.reason
+	}
+	return s, !w.deployed.IsZero()
 }
 
 func sortByAge(list []Summary) {
