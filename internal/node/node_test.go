@@ -30,7 +30,12 @@ import (
 	"nex/internal/node"
 )
 
-func TestMain(m *testing.M) { nextest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(serviceVariable) != "" {
+		os.Exit(beService())
+	}
+	nextest.Main(m)
+}
 
 // rig is a running node with real agents, and a client of it.
 type rig struct {
