@@ -18,6 +18,7 @@ import (
 
 // candidate is a deploy request on its way to become a Spec.
 type candidate struct {
+	restored  bool // it was admitted before, by an earlier process of this node
 	namespace string
 	request   nex.DeployRequest
 	now       time.Time
@@ -66,7 +67,18 @@ var checks = []check{
 
 // admit decides whether a workload may run here and says what will run.
 func (n *node) admit(namespace string, r nex.DeployRequest) (workload.Spec, error) {
-	c := &candidate{namespace: namespace, request: r, now: n.now()}
+	return n.judge(&candidate{namespace: namespace, request: r, now: n.now()})
+}
+
+// readmit is admit for a request that the node took before: its claims may have
+// expired, and it is not a replay. What the configuration says counts, as it may
+// have changed.
+func (n *node) readmit(e entry) (workload.Spec, error) {
+	return n.judge(&candidate{restored: true, namespace: e.Namespace, request: e.Request, now: n.now()})
+}
+
+func (n *node) judge(c *candidate) (workload.Spec, error) {
+	namespace, r := c.namespace, c.request
 	c.claims, c.claimsErr = nex.DecodeClaims(r.WorkloadJWT)
 	c.spec = workload.Spec{
 		Namespace: namespace, Name: c.claims.Name, Claims: c.claims,
@@ -147,13 +159,13 @@ func (n *node) checkClaims(c *candidate) error {
 	if c.claimsErr != nil {
 		return refuse(c.claimsErr)
 	}
-	if !c.claims.ValidAt(c.now) {
+	if !c.restored && !c.claims.ValidAt(c.now) {
 		return refuse(notValid(c.claims, c.now))
 	}
 	if err := c.claims.Allow(nex.ForDeploy, c.namespace, n.identity.id); err != nil {
 		return refuse(err)
 	}
-	if c.claims.Bound() && c.claims.Expires.After(c.now.Add(maxLife)) {
+	if !c.restored && c.claims.Bound() && c.claims.Expires.After(c.now.Add(maxLife)) {
 		return refuse(fmt.Sprintf("the claims expire more than %s ahead", maxLife))
 	}
 	if !c.claims.Bound() {
@@ -303,6 +315,9 @@ func (n *node) allowsServer(u *url.URL) bool {
 
 // checkReplay takes the same request once.
 func (n *node) checkReplay(c *candidate) error {
+	if c.restored {
+		return nil
+	}
 	key := keyOf(c.request.WorkloadJWT, c.request.Environment)
 	if err := n.replays.once(key, c.claims.Issuer, n.rememberUntil(c.claims, c.now)); err != nil {
 		return nex.Errorf(nex.CodeOf(err), "Invalid deploy request: %v", err)

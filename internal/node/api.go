@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"strings"
 	"time"
@@ -34,6 +35,12 @@ func (n *node) Deploy(ctx context.Context, namespace string, r nex.DeployRequest
 	if err != nil {
 		n.log.Warn("Deploy failed", "namespace", namespace, "name", spec.Name, "artifact", spec.Artifact.String(), "error", err)
 		return nex.DeployReply{}, err
+	}
+	if err := n.keep(entry{ID: id, Namespace: namespace, Request: r}); err != nil {
+		n.log.Error("A workload is stopped: it could not be recorded", "namespace", namespace, "name", spec.Name, "id", id, "error", err)
+		return nex.DeployReply{}, errors.Join(
+			nex.Errorf(nex.Unavailable, "Failed to deploy workload: the node cannot record it: its disk may be full"),
+			n.workloads.Stop(context.WithoutCancel(ctx), id))
 	}
 	return nex.DeployReply{Started: true, ID: id, Issuer: spec.Claims.Issuer, Name: spec.Name}, nil
 }

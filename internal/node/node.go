@@ -80,6 +80,7 @@ type node struct {
 	workloads *workload.Manager
 	now       func() time.Time
 	replays   *replays
+	journal   *journal
 	lameDuck  atomic.Bool
 	announced bool // of Run's goroutine
 }
@@ -153,14 +154,20 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 		return err
 	}
 	defer hosts.Close()
+	var recorded []entry
+	if n.journal, recorded, err = openJournal(state.workloads(), id, cfg.Log); err != nil {
+		return err
+	}
 	n.workloads = workload.NewManager(workload.Config{
-		Guests: guests{pool}, Artifacts: cache, Conn: nc, Reporter: n.reporter, Log: cfg.Log, NodeID: id.id, Host: hosts.open,
+		Journal: n.journal,
+		Guests:  guests{pool}, Artifacts: cache, Conn: nc, Reporter: n.reporter, Log: cfg.Log, NodeID: id.id, Host: hosts.open,
 		Limits: workload.Limits{
 			Workloads: cfg.Settings.Limits.MaxWorkloads, TotalBytes: cfg.Settings.Limits.MaxTotalBytes,
 			WorkloadBytes: cfg.Settings.Limits.MaxWorkloadBytes,
 		},
 	})
 	defer n.workloads.Close(lastCalls)
+	n.restore(recorded)
 	api, err := control.Listen(control.Config{Conn: nc, NodeID: id.id, Backend: n, Directory: n, Log: cfg.Log})
 	if err != nil {
 		return err

@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(serviceVariable) != "" {
 		os.Exit(beService())
 	}
+	if os.Getenv(nodeVariable) != "" {
+		os.Exit(beNode())
+	}
 	nextest.Main(m)
 }
 

@@ -17,6 +17,7 @@ import (
 //	lock          held by the one node that uses the directory
 //	identity/     node.nk and node.xk, seeds
 //	machines/ID/  one per machine, removed with it
+//	workloads/    what the node has promised to run, a file each
 //	artifacts/    by SHA-256
 //	wasm/         compiled WebAssembly, a directory per namespace
 //	nats/         streams of the public NATS server

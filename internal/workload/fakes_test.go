@@ -162,10 +162,11 @@ func (r *recorder) Log(nex.LogSubject, slog.Level, string) {}
 // bench is a manager and everything around it.
 type bench struct {
 	*workload.Manager
-	host   *host
-	hosts  *hosts
-	report *recorder
-	nc     *nats.Conn // of the caller
+	host    *host
+	hosts   *hosts
+	journal *journal
+	report  *recorder
+	nc      *nats.Conn // of the caller
 }
 
 // hosts opens host services that answer with who asks.
@@ -196,6 +197,30 @@ func (s services) Answers(ctx context.Context, r nex.Ready) error { return s.hos
 func (s services) Refused() int64 { return 7 }
 func (s services) Close()         { s.hosts.closed.Add(1) }
 
+// journal counts what it is told.
+type journal struct {
+	mu              sync.Mutex
+	restarts, ended map[string]int
+}
+
+func (j *journal) Restarted(id string, n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.restarts[id] = n
+}
+
+func (j *journal) Ended(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.ended[id]++
+}
+
+func (j *journal) told(id string) (restarts, ended int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.restarts[id], j.ended[id]
+}
+
 func newBench(t *testing.T, limits workload.Limits) *bench {
 	t.Helper()
 	return newBenchOn(t, nextest.Server(t), limits)
@@ -207,11 +232,11 @@ func newBenchOn(t *testing.T, s *server.Server, limits workload.Limits) *bench {
 	if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{host: &host{}, hosts: &hosts{}, report: &recorder{events: make(chan nex.EventData, 4000), calls: make(chan workload.Call, 10000)}, nc: nextest.Connect(t, s)}
+	b := &bench{host: &host{}, hosts: &hosts{}, journal: &journal{restarts: map[string]int{}, ended: map[string]int{}}, report: &recorder{events: make(chan nex.EventData, 4000), calls: make(chan workload.Call, 10000)}, nc: nextest.Connect(t, s)}
 	b.Manager = workload.NewManager(workload.Config{
 		Guests: b.host, Artifacts: disk{Artifact: artifact.Artifact{Path: path, SHA256: "d1", Size: 7}},
 		Conn: nextest.Connect(t, s), Reporter: b.report, Log: slog.New(slog.DiscardHandler), NodeID: "NODE", Limits: limits,
-		Host: b.hosts.open,
+		Host: b.hosts.open, Journal: b.journal,
 	})
 	t.Cleanup(func() {
 		b.Close(nextest.Patience)

@@ -31,6 +31,7 @@ type Config struct {
 	Log       *slog.Logger
 	NodeID    string
 	Limits    Limits
+	Journal   Journal
 	// Host opens the host services of a workload.
 	Host func(id string, s Spec) Host
 }
@@ -138,7 +139,7 @@ func (m *Manager) Deploy(ctx context.Context, slot *Slot, spec Spec) (id string,
 		m.mu.Unlock()
 		return "", nex.Errorf(nex.Unavailable, "node is shutting down")
 	}
-	w := begin(m, xid.New().String(), spec, started)
+	w := begin(m, past{id: xid.New().String()}, spec, started)
 	m.byID[w.id] = w
 	slot.once.Do(func() { m.reserved-- }) // the workload counts from here
 	m.mu.Unlock()
@@ -157,6 +158,19 @@ func (m *Manager) Deploy(ctx context.Context, slot *Slot, spec Spec) (id string,
 		}
 		return "", errors.Join(err, w.stop(context.WithoutCancel(ctx), w.drain()))
 	}
+}
+
+// Restore runs a workload that an earlier process of this node ran, under the
+// same id, and does not wait for it: it is listed at once, and tried until it
+// runs. The artifact is the one that it had.
+func (m *Manager) Restore(slot *Slot, id string, spec Spec, sha256 string, restarts int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	m.byID[id] = begin(m, past{id: id, sha256: sha256, restarts: restarts, ran: true}, spec, nil)
+	slot.once.Do(func() { m.reserved-- })
 }
 
 // Stop ends a workload and returns when it is gone. When ctx ends only the
@@ -237,6 +251,17 @@ func (m *Manager) allow(w *workload) func(int64) error {
 		m.bytes += size - w.bytes
 		w.bytes = size
 		return nil
+	}
+}
+
+// ended tells the journal of a workload that nobody wants any more. Those that
+// end with their node come back with it.
+func (m *Manager) ended(id string) {
+	m.mu.Lock()
+	closed := m.closed
+	m.mu.Unlock()
+	if !closed {
+		m.cfg.Journal.Ended(id)
 	}
 }
 

@@ -91,6 +91,15 @@ type Reporter interface {
 	Log(s nex.LogSubject, level slog.Level, text string)
 }
 
+// Journal keeps what is to come back when the node does. Its methods may wait for
+// the disk.
+type Journal interface {
+	// Restarted tells how often a workload was started again.
+	Restarted(id string, n int)
+	// Ended tells that a workload is not to come back.
+	Ended(id string)
+}
+
 // Call is the record of one function call.
 type Call struct {
 	Namespace, Name, ID string

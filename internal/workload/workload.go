@@ -62,14 +62,27 @@ type workload struct {
 	lastExit *nex.LastExit // how it ended before that
 }
 
+// past is what there is of a workload before it begins.
+type past struct {
+	id       string
+	sha256   string // of its artifact, if that is settled
+	restarts int
+	ran      bool // in an earlier process of this node
+}
+
 // begin makes a workload and starts its loop. started gets nil when the
 // workload first runs, or why it never did.
-func begin(m *Manager, id string, spec Spec, started chan<- error) *workload {
+func begin(m *Manager, p past, spec Spec, started chan<- error) *workload {
+	id := p.id
 	w := &workload{
-		m: m, id: id, spec: spec, done: make(chan struct{}),
+		m: m, id: id, spec: spec, done: make(chan struct{}), again: p.restarts,
 		group: group{namespace: spec.Namespace}, alone: !spec.Type.IsFunction(),
 		log:      m.cfg.Log.With("workload", spec.Name, "id", id),
 		restarts: newRestarts(spec, rand.Float64),
+	}
+	w.artifact.SHA256 = p.sha256
+	if p.ran {
+		w.deployed, w.health.reason = time.Now(), "not back yet since the node started again"
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
@@ -118,10 +131,14 @@ func (w *workload) tell(last end, delay time.Duration) {
 	if last.exit != nil {
 		exit.Code = last.exit.Code
 	}
-	w.mu.Lock()
-	w.again++
-	w.lastExit = &exit
-	w.mu.Unlock()
+	if last.err == nil || last.unready { // it did run
+		w.mu.Lock()
+		w.again++
+		again := w.again
+		w.lastExit = &exit
+		w.mu.Unlock()
+		w.m.cfg.Journal.Restarted(w.id, again)
+	}
 	w.report(nex.WorkloadRestarting{
 		Name: w.spec.Name, Attempt: max(w.restarts.tries, 1), Reason: exit.Reason, DelayMS: delay.Milliseconds(),
 		Offender: last.fault == guest.FaultOwn && w.spec.Type.IsFunction(),
@@ -147,6 +164,7 @@ func (w *workload) turn(ctx context.Context, started chan<- error) (e end, healt
 		w.move(pending)
 		if w.everRan() {
 			w.log.Warn("Workload did not start again", "error", err)
+			w.setHealth(err)
 		}
 		return end{err: err}, 0
 	}
@@ -244,6 +262,7 @@ func (w *workload) finish(ctx context.Context, last end, started chan<- error) {
 	}
 	w.move(stopping)
 	w.move(stopped)
+	w.m.ended(w.id)
 	w.report(e)
 }
 

@@ -1,0 +1,265 @@
+package node_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"nex"
+	"nex/internal/config"
+	"nex/internal/nextest"
+	"nex/internal/node"
+)
+
+// nodeVariable makes this test binary a node that is there to be killed.
+const nodeVariable = "NODE_TEST_NODE"
+
+// beNode runs a node until it is killed.
+func beNode() int {
+	var told struct{ URL, Dir, Agent string }
+	if err := json.Unmarshal([]byte(os.Getenv(nodeVariable)), &told); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	s := config.Default()
+	s.Sandbox, s.AgentPath, s.HandshakeTimeout = nex.SandboxNone, told.Agent, nextest.Patience
+	err := node.Run(context.Background(), node.Config{
+		Settings: s, Version: "test", StateDir: told.Dir, Server: told.URL, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Ready: func(n nex.NodeInfo) { fmt.Println("ready") },
+	})
+	fmt.Println(err)
+	return 1
+}
+
+// startNode runs a node as a process of its own. Kill ends it as kill -9 does.
+func startNode(t *testing.T, url, dir string) (kill func()) {
+	t.Helper()
+	told, err := json.Marshal(map[string]string{"URL": url, "Dir": dir, "Agent": nextest.AgentPath(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), nodeVariable+"="+string(told))
+	cmd.Stderr = t.Output()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	t.Cleanup(kill)
+	said := make([]byte, 6)
+	if n, _ := out.Read(said); string(said[:n]) != "ready\n" {
+		t.Fatalf("the node says %q", said[:n])
+	}
+	return kill
+}
+
+// killableRig is a rig without a node, and the node that runs in a process of its own.
+func killableRig(t *testing.T) (r *rig, kill func()) {
+	t.Helper()
+	r = newRig(t, settings(t))
+	r.end()
+	kill = startNode(t, r.nc.ConnectedUrl(), r.dir)
+	return r, kill
+}
+
+// awaitAnswers asks every subject until each answers, and returns how long that
+// took.
+func (r *rig) awaitAnswers(t *testing.T, subjects []string) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	for _, s := range subjects {
+		for deadline := begin.Add(2 * nextest.Patience); ; {
+			m, err := r.nc.Request(s, []byte(s), time.Second)
+			if err == nil && string(m.Data) == s {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s does not answer: %v", s, err)
+			}
+		}
+	}
+	return time.Since(begin)
+}
+
+// TestKilledNodeBringsItsWorkloadsBack kills a node as kill -9 does, and starts
+// it again on its directory.
+func TestKilledNodeBringsItsWorkloadsBack(t *testing.T) {
+	const functions = 49
+	r, kill := killableRig(t)
+	ids, subjects := map[string]string{}, []string{}
+	for i := range functions {
+		name := fmt.Sprintf("f%d", i)
+		ids[name] = r.mustDeployJS(t, name, "back."+name, echo)
+		subjects = append(subjects, "back."+name)
+	}
+	svc := r.service(t, "svc", nex.Settings{Restart: nex.Restart{Policy: nex.RestartAlways}, Ready: nex.Ready{Subject: "svc"}})
+	svc.HostServices = &nex.NATSAccess{URL: r.nc.ConnectedUrl()}
+	reply, err := r.deploy(t, svc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids["svc"] = reply.ID
+	r.health(t)
+	if err := r.nc.Publish("svc", []byte("3")); err != nil {
+		t.Fatal(err)
+	}
+	r.await(t, nex.WorkloadRestarting{})
+	r.health(t)
+	gone := r.mustDeployJS(t, "gone", "back.gone", echo)
+	if err := r.stop(t, "gone", gone); err != nil {
+		t.Fatal(err)
+	}
+
+	kill()
+	for deadline := time.Now().Add(nextest.Patience); len(agents(t, r.dir)) > 0; {
+		if <-time.After(10 * time.Millisecond); time.Now().After(deadline) {
+			t.Fatal("agents outlive their node")
+		}
+	}
+	r.node, r.end = runNode(t, r.nc.ConnectedUrl(), r.dir, settings(t))
+	t.Logf("%d functions answer %s after the node did", functions, r.awaitAnswers(t, subjects))
+	r.health(t)
+	info, err := r.Info(t.Context(), r.node.NodeID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range info.Machines {
+		if ids[m.Workload.Name] != m.ID || !m.Healthy {
+			t.Errorf("%s is %s, healthy %t (%s), and was %s", m.Workload.Name, m.ID, m.Healthy, m.Unhealthy, ids[m.Workload.Name])
+		}
+		if want := map[string]int{"svc": 1}[m.Workload.Name]; m.Restarts != want {
+			t.Errorf("%s was started again %d times, want %d", m.Workload.Name, m.Restarts, want)
+		}
+		delete(ids, m.Workload.Name)
+	}
+	if len(ids) > 0 {
+		t.Errorf("not back: %v", ids)
+	}
+	if left, _ := os.ReadDir(filepath.Join(r.dir, "workloads")); len(left) != functions+1 {
+		t.Errorf("%d records of %d workloads", len(left), functions+1)
+	}
+}
+
+// TestStoppedNodeBringsItsWorkloadsBack, as one that is updated does; what was
+// stopped, or ended by itself, stays ended.
+func TestStoppedNodeBringsItsWorkloadsBack(t *testing.T) {
+	r := newRig(t, settings(t))
+	id := r.mustDeployJS(t, "echo", "back.echo", echo)
+	stopped := r.mustDeployJS(t, "stopped", "back.stopped", echo)
+	if err := r.stop(t, "stopped", stopped); err != nil {
+		t.Fatal(err)
+	}
+	w := r.upload(t, "done", nex.Native, []byte("#!/bin/sh\nexit 0\n"))
+	if _, err := r.deploy(t, w); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r.await(t, nex.WorkloadUndeployed{})
+	}
+	r.end()
+	r.node, r.end = runNode(t, r.nc.ConnectedUrl(), r.dir, settings(t))
+	r.awaitAnswers(t, []string{"back.echo"})
+	info, err := r.Info(t.Context(), r.node.NodeID)
+	if err != nil || len(info.Machines) != 1 || info.Machines[0].ID != id {
+		t.Errorf("info %+v, %v", info.Machines, err)
+	}
+	if err := r.stop(t, "echo", id); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(filepath.Join(r.dir, "workloads")); len(left) != 0 {
+		t.Errorf("records left: %v", left)
+	}
+}
+
+// TestRestoredWorkloadMayBeRefused: the configuration has changed, and changes
+// back.
+func TestRestoredWorkloadMayBeRefused(t *testing.T) {
+	r := newRig(t, settings(t))
+	r.mustDeployJS(t, "echo", "back.echo", echo)
+	r.end()
+	s := settings(t)
+	s.DenyTriggerSubjects = append(s.DenyTriggerSubjects, "back.>")
+	r.node, r.end = runNode(t, r.nc.ConnectedUrl(), r.dir, s)
+	if info, err := r.Info(t.Context(), r.node.NodeID); err != nil || len(info.Machines) > 0 {
+		t.Errorf("it runs all the same: %+v, %v", info.Machines, err)
+	}
+	r.end()
+	r.node, r.end = runNode(t, r.nc.ConnectedUrl(), r.dir, settings(t))
+	r.awaitAnswers(t, []string{"back.echo"})
+}
+
+// TestRecordsKeepSecrets: what a request says of connections is not on disk in
+// clear.
+func TestRecordsKeepSecrets(t *testing.T) {
+	r := newRig(t, settings(t))
+	w := r.upload(t, "echo", nex.V8, []byte(echo))
+	w.TriggerSubjects, w.Environment = []string{"back.echo"}, map[string]string{"A": "hunter2hunter2"}
+	w.HostServices = &nex.NATSAccess{URL: "nats://user:hunter2hunter2@127.0.0.1:1"}
+	if _, err := r.deploy(t, w); err != nil {
+		t.Fatal(err)
+	}
+	files := 0
+	err := filepath.WalkDir(r.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, []byte("hunter2")) {
+			t.Errorf("%s has it in clear", path)
+		}
+		if strings.Contains(path, "/workloads/") {
+			files++
+			if fi, err := d.Info(); err != nil || fi.Mode().Perm() != 0o600 {
+				t.Errorf("%s: %v, %v", path, fi.Mode(), err)
+			}
+		}
+		return err
+	})
+	if err != nil || files != 1 {
+		t.Errorf("%d records, %v", files, err)
+	}
+}
+
+// TestRecordsThatCannotBeRead do not keep the node from its others.
+func TestRecordsThatCannotBeRead(t *testing.T) {
+	r := newRig(t, settings(t))
+	id := r.mustDeployJS(t, "echo", "back.echo", echo)
+	r.end()
+	dir := filepath.Join(r.dir, "workloads")
+	good, err := os.ReadFile(filepath.Join(dir, id+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := strings.Repeat("0", len(id))
+	for name, content := range map[string]string{
+		"a.json": "", "b.json": "{}", "c.json": "[1]", other + ".json": string(good), ".half-1": "{",
+		"e.json": strings.Replace(string(good), `"request": "`, `"request": "AAAA`, 1),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.node, r.end = runNode(t, r.nc.ConnectedUrl(), r.dir, settings(t))
+	r.awaitAnswers(t, []string{"back.echo"})
+	if _, err := os.Stat(filepath.Join(dir, ".half-1")); !os.IsNotExist(err) {
+		t.Errorf("half a record is left: %v", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 6 {
+		t.Errorf("%d files, want 6: none that somebody may want to look at is removed", len(left))
+	}
+}
