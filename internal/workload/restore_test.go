@@ -1,0 +1,88 @@
+package workload_test
+
+import (
+	"testing"
+
+	"nex"
+	"nex/internal/guest"
+	"nex/internal/nextest"
+	"nex/internal/workload"
+)
+
+func (b *bench) restore(t *testing.T, id string, s workload.Spec) {
+	t.Helper()
+	slot, err := b.Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Restore(slot, id, s, "d1", 7)
+}
+
+// TestRestoredWorkloadsAreTriedUntilTheyRun, and are listed meanwhile.
+func TestRestoredWorkloadsAreTriedUntilTheyRun(t *testing.T) {
+	b := newBench(t, workload.Limits{Workloads: 1})
+	b.host.failTaking(nex.Errorf(nex.Unavailable, "no machine"))
+	b.restore(t, "old", function("f", "t.f"))
+	if !b.Full() {
+		t.Error("it does not count")
+	}
+	for attempt := range 2 {
+		if e := b.event(t, nex.WorkloadRestarting{}).(nex.WorkloadRestarting); e.Attempt != attempt+1 || e.DelayMS == 0 {
+			t.Errorf("restarting %+v", e)
+		}
+	}
+	if s := b.summary(t, "old"); s.Healthy || s.Unhealthy != "Failed to get agent client from pool: no machine" || s.Restarts != 7 || s.LastExit != nil {
+		t.Errorf("meanwhile: %+v", s)
+	}
+	b.host.failTaking(nil)
+	for e := range b.report.events {
+		if e.EventType() == (nex.WorkloadDeployed{}).EventType() {
+			break
+		}
+	}
+	if m, err := b.request(t, "t.f", "hi"); err != nil || string(m.Data) != "hi" {
+		t.Errorf("%v, %v", m, err)
+	}
+	if s := b.summary(t, "old"); !s.Healthy || s.Restarts != 7 {
+		t.Errorf("afterwards: %+v", s)
+	}
+}
+
+func TestRestoredWorkloadIsStoppedBeforeItRuns(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	b.host.failTaking(nex.Errorf(nex.Unavailable, "no machine"))
+	b.restore(t, "old", function("f", "t.f"))
+	if err := b.Stop(t.Context(), "old"); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(b.List()); n > 0 {
+		t.Errorf("%d workloads are left", n)
+	}
+	if _, ended := b.journal.told("old"); ended != 1 {
+		t.Errorf("the journal heard %d times of its end", ended)
+	}
+}
+
+// TestJournal hears of restarts and of the end, but not of the node's.
+func TestJournal(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	s := service("s", true)
+	id, stays := b.deploy(t, s), b.deploy(t, function("f", "t.f"))
+	b.drop(t, 2)
+	b.host.taken()[0].exit(id, guest.Exit{Code: 1})
+	b.event(t, nex.WorkloadRestarting{})
+	b.event(t, nex.WorkloadDeployed{})
+	if restarts, ended := b.journal.told(id); restarts != 1 || ended != 0 {
+		t.Errorf("restarts %d, ended %d", restarts, ended)
+	}
+	if err := b.Stop(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	b.Close(nextest.Patience)
+	if _, ended := b.journal.told(id); ended != 1 {
+		t.Errorf("the journal heard %d times of the end", ended)
+	}
+	if _, ended := b.journal.told(stays); ended != 0 {
+		t.Error("the journal takes the end of the node for that of the workload")
+	}
+}
