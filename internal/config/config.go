@@ -37,6 +37,8 @@ type Config struct {
 	Limits Limits
 	// HandshakeTimeout is how long a started agent may take to say hello.
 	HandshakeTimeout time.Duration
+	// PingTimeout is how long an agent may take to give a sign of life.
+	PingTimeout time.Duration
 	// Defaults are the settings of workloads that do not ask for others, and
 	// Ceilings the most that they may ask for.
 	Defaults, Ceilings nex.Settings
@@ -97,6 +99,7 @@ func Default() Config {
 		WorkloadTypes:       []nex.WorkloadType{nex.Native, nex.V8, nex.Wasm},
 		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$KV.>", "$O.>", "$NEX.>", "_INBOX.>"},
 		HandshakeTimeout:    5 * time.Second,
+		PingTimeout:         5 * time.Second,
 		ReplayWindow:        time.Minute,
 		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000, Restart: nex.Restart{Policy: nex.RestartNever, ResetMS: 10_000}},
 		Ceilings:            nex.Settings{FunctionTimeoutMS: 600_000, FunctionMemoryMiB: 2048, StopGraceMS: 60_000, Restart: nex.Restart{ResetMS: 3_600_000}},

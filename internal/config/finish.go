@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nkeys"
 
@@ -19,6 +20,9 @@ type draft struct {
 	noSandbox  *bool
 	hostAccess nex.NATSAccess
 }
+
+// leastPing is the least time that an agent has to give a sign of life.
+const leastPing = 2 * time.Second
 
 // finish checks what the types of the keys do not say and completes the lists.
 func (d draft) finish() (Config, error) {
@@ -36,6 +40,7 @@ func (d draft) finish() (Config, error) {
 	if cfg.PoolSize > MaxPool {
 		return Config{}, fmt.Errorf(`"machine_pool_size" is at most %d`, MaxPool)
 	}
+	cfg.PingTimeout = max(cfg.PingTimeout, leastPing) // files of Nex 0.2.7 have 750 ms, which a busy host may take
 	for i, pattern := range d.WorkloadServers {
 		if _, err := path.Match(pattern, ""); err != nil || !strings.Contains(pattern, ":") {
 			return Config{}, fmt.Errorf(`"workload_nats_servers[%d]" is not host:port, as in "nats.example.com:4222" or "*.example.com:*"`, i)

@@ -61,7 +61,7 @@ func nodeKeys() []Key {
 		{"no_sandbox", Bool, Works, `true is the same as "sandbox": "none"`, func(d *draft) any { return &d.noSandbox }},
 		{"agent_path", Text, Works, "the nex-agent binary (default: beside nex, then in PATH)", func(d *draft) any { return &d.AgentPath }},
 		{"agent_handshake_timeout_ms", Milliseconds, Works, "how long a started agent may take to say hello (default 5000)", func(d *draft) any { return (*milliseconds)(&d.HandshakeTimeout) }},
-		{"agent_ping_timeout_ms", Milliseconds, Later, "how long an agent may take to answer a ping", nil},
+		{"agent_ping_timeout_ms", Milliseconds, Works, "how long an agent may take to give the sign of life it is asked for every 5 s, before its machine is destroyed (default 5000, and at least 2000 whatever is given)", func(d *draft) any { return (*milliseconds)(&d.PingTimeout) }},
 		{"machine_template.vcpu_count", Natural, Later, "virtual CPUs of a machine", nil},
 		{"machine_template.memsize_mib", Natural, Later, "memory of a machine in MiB", nil},
 		{"rate_limiters", Object, Later, "bandwidth and operations of a machine's devices", nil},

@@ -131,6 +131,16 @@ func (c *Client) Undeploy(ctx context.Context, id string) error {
 	return err
 }
 
+// Ping asks the agent for a sign of life, and ends the link if there is none
+// within that time.
+func (c *Client) Ping(within time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	if _, err := c.link.call(ctx, "", []byte{byte(methodPing)}, nil); errors.Is(err, context.DeadlineExceeded) {
+		c.link.fail(errHung)
+	}
+}
+
 // Probe asks a service on the network of its machine. The error says why it does
 // not answer; the agent gives up by itself after p.TimeoutMS, so ctx should have
 // a little longer.

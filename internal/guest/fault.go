@@ -43,15 +43,19 @@ func (l *link) blameLocked(culprits []string) {
 		return
 	}
 	suspects := map[string]bool{}
+	suspect := func(who string) {
+		if who != "" { // a call that runs no workload's code
+			suspects[who] = true
+		}
+	}
 	for _, who := range culprits {
-		suspects[who] = true
+		suspect(who)
 	}
 	if len(suspects) == 0 {
 		for _, c := range l.pending {
-			suspects[c.who] = true
+			suspect(c.who)
 		}
 	}
-	delete(suspects, "") // a call that runs no workload's code
 	l.blame(suspects)
 }
 

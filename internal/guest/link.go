@@ -49,7 +49,7 @@ var errEnded = errors.New("the other end closed the guest link")
 
 // errHung ends a link whose other end does not stop code that should be
 // stopped.
-var errHung = errors.New("guest does not answer cancelled calls")
+var errHung = errors.New("the agent has hung: it does not answer")
 
 // ErrNotSent is the error of a call that never left, because the link had
 // ended: it may be made again on another link.

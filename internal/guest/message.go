@@ -22,6 +22,7 @@ const (
 	methodInvoke                     // see encodeTrigger
 	methodUndeploy                   // a workload id
 	methodProbe                      // JSON of Probe
+	methodPing                       // nothing
 )
 
 // methodHost is what an agent calls on its node, see encodeHostCall.

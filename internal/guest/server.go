@@ -175,6 +175,8 @@ func (s *Server) serve(ctx *serving, m method, body []byte) (head, reply []byte,
 		return head, reply, nil
 	case methodUndeploy:
 		return nil, nil, s.handler.Undeploy(ctx, string(body))
+	case methodPing:
+		return nil, nil, nil
 	case methodProbe:
 		var p Probe
 		if err := json.Unmarshal(body, &p); err != nil {

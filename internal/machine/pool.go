@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,12 @@ import (
 
 // destroyTimeout bounds how long the end of one machine is waited for.
 const destroyTimeout = 10 * time.Second
+
+// pingTimeout is how long an agent may take to give a sign of life if nobody says.
+const pingTimeout = 5 * time.Second
+
+// pingEvery is the time between two signs of life that an agent is asked for.
+const pingEvery = 5 * time.Second
 
 // Guest is a machine whose agent has said hello, with the link to it.
 type Guest struct {
@@ -39,13 +46,21 @@ func (g *Guest) Release() {
 }
 
 // watch destroys the machine when its link ends and the link when the machine
-// does.
-func (g *Guest) watch(log *slog.Logger) {
+// does, or when its agent gives no sign of life.
+func (g *Guest) watch(ping time.Duration, log *slog.Logger) {
 	defer close(g.gone)
-	select {
-	case <-g.Done():
-	case <-g.machine.Gone():
-		g.awaitLastWords()
+	beat := time.NewTicker(pingEvery)
+	defer beat.Stop()
+	for ended := false; !ended; {
+		select {
+		case <-g.Done():
+			ended = true
+		case <-g.machine.Gone():
+			g.awaitLastWords()
+			ended = true
+		case <-beat.C:
+			g.Ping(ping)
+		}
 	}
 	if err := g.Err(); !errors.Is(err, guest.ErrClosed) {
 		log.Warn("Machine lost", "machine", g.ID(), "cause", err)
@@ -78,6 +93,7 @@ type PoolConfig struct {
 	Launcher Launcher
 	Size     int           // machines kept ready; 0 boots each on demand
 	Hello    time.Duration // how long an agent may take to say hello
+	Ping     time.Duration // how long an agent may take to give a sign of life; 5 s if it is 0
 	Log      *slog.Logger
 }
 
@@ -94,6 +110,7 @@ type Pool struct {
 
 // NewPool makes a pool; [Pool.Run] fills it.
 func NewPool(cfg PoolConfig) *Pool {
+	cfg.Ping = cmp.Or(cfg.Ping, pingTimeout)
 	return &Pool{cfg: cfg, ready: make(chan *Guest), boots: make(chan struct{}, 2*runtime.NumCPU())}
 }
 
@@ -176,7 +193,7 @@ func (p *Pool) boot(ctx context.Context) (g *Guest, err error) {
 		return nil, errors.Join(fmt.Errorf("greet machine %s: %w", id, err), m.Destroy(ctx))
 	}
 	g = &Guest{Client: c, machine: m, gone: make(chan struct{})}
-	p.live.Go(func() { g.watch(p.cfg.Log) })
+	p.live.Go(func() { g.watch(p.cfg.Ping, p.cfg.Log) })
 	p.cfg.Log.Debug("Machine ready", "machine", id, "agent_version", c.Hello().Version)
 	return g, nil
 }

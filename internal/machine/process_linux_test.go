@@ -143,6 +143,39 @@ func TestKilledAgentTakesItsServicesAlong(t *testing.T) {
 	}
 }
 
+// TestHungAgentIsLost: one that is stopped, with nothing asked of it.
+func TestHungAgentIsLost(t *testing.T) {
+	dir := t.TempDir()
+	p := machine.NewPool(machine.PoolConfig{
+		Launcher: &machine.Processes{Agent: nextest.AgentPath(t), Dir: dir, Log: slog.New(slog.DiscardHandler)},
+		Hello:    nextest.Patience, Ping: 500 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
+	})
+	g, err := p.Take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Release()
+	pids := 0
+	for pid := range processes(t) {
+		if cwd, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd"); err == nil && cwd == filepath.Join(dir, g.ID()) {
+			pids++
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if pids != 1 {
+		t.Fatalf("%d processes of the agent", pids)
+	}
+	nextest.Await(t, g.Gone(), "the machine's end")
+	if err := g.Err(); err == nil || !strings.Contains(err.Error(), "hung") {
+		t.Errorf("the link ended with %v", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 func inSession(t *testing.T, session int) int {
 	n := 0
 	for _, s := range processes(t) {

@@ -145,7 +145,7 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 	defer reporting.stop()
 
 	pool := machine.NewPool(machine.PoolConfig{
-		Launcher: launcher, Size: cfg.Settings.PoolSize, Hello: cfg.Settings.HandshakeTimeout, Log: cfg.Log,
+		Launcher: launcher, Size: cfg.Settings.PoolSize, Hello: cfg.Settings.HandshakeTimeout, Ping: cfg.Settings.PingTimeout, Log: cfg.Log,
 	})
 	filling := runUntilStopped(pool.Run)
 	defer filling.stop()
