@@ -34,6 +34,13 @@ type Heartbeat struct {
 	RunningMachines int               `json:"running_machines"`
 }
 
+// MachineBootFailed is emitted when a machine that was to be kept ready did not
+// boot. Unknown to Nex 0.2.7.
+type MachineBootFailed struct {
+	Reason    string `json:"reason"`
+	RetryInMS int64  `json:"retry_in_ms"`
+}
+
 // NodeEnteredLameDuck is emitted when a node stops taking new work.
 type NodeEnteredLameDuck struct {
 	Version string `json:"version"`
@@ -128,6 +135,9 @@ func (NodeStarted) EventType() string { return "node_started" }
 
 // EventType returns "heartbeat".
 func (Heartbeat) EventType() string { return "heartbeat" }
+
+// EventType returns "machine_boot_failed".
+func (MachineBootFailed) EventType() string { return "machine_boot_failed" }
 
 // EventType returns "node_entered_lameduck".
 func (NodeEnteredLameDuck) EventType() string { return "node_entered_lameduck" }

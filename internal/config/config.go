@@ -24,6 +24,9 @@ import (
 type Config struct {
 	// PoolSize is how many machines are kept ready; 0 starts them on demand.
 	PoolSize int
+	// MaxMachines is how many machines there may be at once, those kept ready among
+	// them; 0 for any number.
+	MaxMachines int
 	// Sandbox is what machines are made of.
 	Sandbox nex.Sandbox
 	// Tags are the operator's labels of this node. Never nil.

@@ -40,6 +40,9 @@ func (d draft) finish() (Config, error) {
 	if cfg.PoolSize > MaxPool {
 		return Config{}, fmt.Errorf(`"machine_pool_size" is at most %d`, MaxPool)
 	}
+	if cfg.MaxMachines > 0 && cfg.MaxMachines < max(cfg.PoolSize, 1) {
+		return Config{}, fmt.Errorf(`"max_machines" of %d is less than "machine_pool_size" of %d`, cfg.MaxMachines, cfg.PoolSize)
+	}
 	cfg.PingTimeout = max(cfg.PingTimeout, leastPing) // files of Nex 0.2.7 have 750 ms, which a busy host may take
 	for i, pattern := range d.WorkloadServers {
 		if _, err := path.Match(pattern, ""); err != nil || !strings.Contains(pattern, ":") {

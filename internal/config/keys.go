@@ -57,6 +57,7 @@ func nodeKeys() []Key {
 	return []Key{
 		// Machines
 		{"machine_pool_size", Natural, Works, "machines kept ready; 0 starts them on demand (default 1)", func(d *draft) any { return &d.PoolSize }},
+		{"max_machines", Natural, Works, "machines at once, those kept ready among them (default 0, any number)", func(d *draft) any { return &d.MaxMachines }},
 		{"sandbox", Text, Works, "microvm, firecracker, qemu, os or none (default microvm)", func(d *draft) any { return &d.sandbox }},
 		{"no_sandbox", Bool, Works, `true is the same as "sandbox": "none"`, func(d *draft) any { return &d.noSandbox }},
 		{"agent_path", Text, Works, "the nex-agent binary (default: beside nex, then in PATH)", func(d *draft) any { return &d.AgentPath }},

@@ -88,13 +88,20 @@ func (g *Guest) awaitLastWords() {
 	}
 }
 
+// noMax is more machines than a host can have processes.
+const noMax = 1 << 22
+
 // PoolConfig says how a [Pool] works.
 type PoolConfig struct {
 	Launcher Launcher
 	Size     int           // machines kept ready; 0 boots each on demand
+	Max      int           // machines at once, ready ones among them; 0 for any number
 	Hello    time.Duration // how long an agent may take to say hello
 	Ping     time.Duration // how long an agent may take to give a sign of life; 5 s if it is 0
-	Log      *slog.Logger
+	// Failed hears of a boot that failed while the pool was being filled, and
+	// when it is tried again. May be nil.
+	Failed func(err error, in time.Duration)
+	Log    *slog.Logger
 }
 
 // Pool keeps machines ready. Each goes to one taker.
@@ -102,16 +109,17 @@ type Pool struct {
 	cfg   PoolConfig
 	ready chan *Guest
 	boots chan struct{}  // a token per machine being booted
+	room  chan struct{}  // a token per machine
 	live  sync.WaitGroup // guests, taken or not
-
-	mu      sync.Mutex
-	lastErr error // of the latest boot, nil once one succeeds
 }
 
 // NewPool makes a pool; [Pool.Run] fills it.
 func NewPool(cfg PoolConfig) *Pool {
 	cfg.Ping = cmp.Or(cfg.Ping, pingTimeout)
-	return &Pool{cfg: cfg, ready: make(chan *Guest), boots: make(chan struct{}, 2*runtime.NumCPU())}
+	return &Pool{
+		cfg: cfg, ready: make(chan *Guest), boots: make(chan struct{}, 2*runtime.NumCPU()),
+		room: make(chan struct{}, cmp.Or(cfg.Max, noMax)),
+	}
 }
 
 // Run keeps the pool filled until ctx ends, then destroys what is ready and
@@ -130,10 +138,15 @@ func (p *Pool) Run(ctx context.Context) {
 // is taken or lost.
 func (p *Pool) keepOne(ctx context.Context) {
 	for tries := 0; ctx.Err() == nil; {
+		select {
+		case p.room <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
 		g, err := p.boot(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				p.cfg.Log.Warn("Machine did not boot, trying again", "error", err, "in", backoff(tries))
+				p.failed(err, backoff(tries))
 			}
 			wait(ctx, backoff(tries))
 			tries++
@@ -151,6 +164,13 @@ func (p *Pool) keepOne(ctx context.Context) {
 	}
 }
 
+func (p *Pool) failed(err error, in time.Duration) {
+	p.cfg.Log.Warn("Machine did not boot, trying again", "error", err, "in", in)
+	if p.cfg.Failed != nil {
+		p.cfg.Failed(err, in)
+	}
+}
+
 // backoff doubles from 50 ms up to 10 s.
 func backoff(tries int) time.Duration {
 	return min(50*time.Millisecond<<min(tries, 16), 10*time.Second)
@@ -165,20 +185,21 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// boot launches one machine and waits for its agent's hello. Only a few boot
-// at a time, so that a large pool does not overrun its host.
+// boot launches one machine and waits for its agent's hello. The caller has
+// taken a place in room for it. Only a few boot at a time, so that a large pool
+// does not overrun its host.
 func (p *Pool) boot(ctx context.Context) (g *Guest, err error) {
+	defer func() {
+		if err != nil {
+			p.leave()
+		}
+	}()
 	select {
 	case p.boots <- struct{}{}:
 		defer func() { <-p.boots }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer func() {
-		p.mu.Lock()
-		p.lastErr = err
-		p.mu.Unlock()
-	}()
 	id := xid.New().String()
 	m, err := p.cfg.Launcher.Launch(ctx, id)
 	if err != nil {
@@ -193,30 +214,51 @@ func (p *Pool) boot(ctx context.Context) (g *Guest, err error) {
 		return nil, errors.Join(fmt.Errorf("greet machine %s: %w", id, err), m.Destroy(ctx))
 	}
 	g = &Guest{Client: c, machine: m, gone: make(chan struct{})}
-	p.live.Go(func() { g.watch(p.cfg.Ping, p.cfg.Log) })
+	p.live.Go(func() {
+		g.watch(p.cfg.Ping, p.cfg.Log)
+		p.leave()
+	})
 	p.cfg.Log.Debug("Machine ready", "machine", id, "agent_version", c.Hello().Version)
 	return g, nil
 }
 
-// Take hands out a ready machine, waiting for one until ctx ends. The taker
-// must Release it.
+// roomWait is how long a taker waits when there are as many machines as there
+// may be.
+const roomWait = time.Second
+
+// leave gives a machine's place in room back.
+func (p *Pool) leave() { <-p.room }
+
+// Take hands out a ready machine, or boots one for the taker when none is ready.
+// When there are as many as there may be it waits a moment for one of them to
+// become ready or to go. The taker must Release it.
 func (p *Pool) Take(ctx context.Context) (*Guest, error) {
-	if p.cfg.Size == 0 {
-		return p.boot(ctx)
-	}
-	for ctx.Err() == nil {
+	patience := time.NewTimer(roomWait)
+	defer patience.Stop()
+	for {
+		select { // one that is ready rather than one to come
+		case g := <-p.ready:
+			if g.Err() == nil {
+				return g, nil
+			}
+			continue
+		default:
+		}
 		select {
 		case g := <-p.ready:
 			if g.Err() == nil {
 				return g, nil
 			}
+		case p.room <- struct{}{}:
+			g, err := p.boot(ctx)
+			if err != nil {
+				err = nex.Errorf(nex.Unavailable, "no machine became ready: %v", err)
+			}
+			return g, err
+		case <-patience.C:
+			return nil, nex.Errorf(nex.Exhausted, "the node has %d machines, as many as it may have (max_machines)", p.cfg.Max)
 		case <-ctx.Done():
+			return nil, nex.Errorf(nex.Unavailable, "no machine became ready in time")
 		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.lastErr != nil {
-		return nil, nex.Errorf(nex.Unavailable, "no machine became ready: %v", p.lastErr)
-	}
-	return nil, nex.Errorf(nex.Unavailable, "no machine became ready in time")
 }

@@ -109,24 +109,96 @@ func TestLostMachinesAreReplacedInThePool(t *testing.T) {
 func TestFailedBootsBackOffAndAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := fake()
-		var tries atomic.Int64
-		l.Fail = func() error { tries.Add(1); return errors.New("no more memory") }
-		p := machine.NewPool(machine.PoolConfig{Launcher: l, Size: 1, Hello: time.Second, Log: slog.New(slog.DiscardHandler)})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { p.Run(ctx); close(done) }()
-		wait, stop := context.WithTimeout(ctx, time.Minute)
-		defer stop()
-		_, err := p.Take(wait)
-		if nex.CodeOf(err) != nex.Unavailable || !strings.Contains(err.Error(), "no more memory") {
+		l.Fail = func() error { return errors.New("no more memory") }
+		var told []time.Duration
+		p := machine.NewPool(machine.PoolConfig{
+			Launcher: l, Size: 1, Hello: time.Second, Log: slog.New(slog.DiscardHandler),
+			Failed: func(err error, in time.Duration) {
+				if !strings.Contains(err.Error(), "no more memory") {
+					t.Errorf("failed with %v", err)
+				}
+				told = append(told, in)
+			},
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		p.Run(ctx)
+		if n := len(told); n < 5 || n > 20 || told[0] != 50*time.Millisecond || told[n-1] != 10*time.Second {
+			t.Errorf("boots were tried again after %v", told)
+		}
+		if _, err := p.Take(t.Context()); nex.CodeOf(err) != nex.Unavailable || !strings.Contains(err.Error(), "no more memory") {
 			t.Errorf("got %v", err)
 		}
-		if n := tries.Load(); n < 5 || n > 20 {
-			t.Errorf("%d boots were tried in a minute", n)
-		}
-		cancel()
-		<-done
 	})
+}
+
+// TestBurst: more are wanted at once than are kept ready.
+func TestBurst(t *testing.T) {
+	l := fake()
+	p := machine.NewPool(machine.PoolConfig{Launcher: l, Size: 2, Max: 5, Hello: nextest.Patience, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { p.Run(ctx); close(done) }()
+	guests := make(chan *machine.Guest, 5)
+	for range 5 {
+		go func() {
+			g, err := p.Take(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			guests <- g
+		}()
+	}
+	var taken []*machine.Guest
+	for range 5 {
+		taken = append(taken, nextest.Await(t, guests, "a machine"))
+	}
+	if _, err := p.Take(t.Context()); nex.CodeOf(err) != nex.Exhausted || !strings.Contains(err.Error(), "has 5 machines") {
+		t.Errorf("one more: %v", err)
+	}
+	if n := len(l.Booted()); n != 5 {
+		t.Errorf("%d machines were booted", n)
+	}
+	taken[0].Release()
+	g, err := p.Take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range append(taken[1:], g) {
+		g.Release()
+	}
+	cancel()
+	nextest.Await(t, done, "the pool to end")
+	for _, m := range l.Booted() {
+		nextest.Await(t, m.Gone(), "a machine's end")
+	}
+}
+
+// TestFailedBootTakesNoPlace, however often it fails.
+func TestFailedBootTakesNoPlace(t *testing.T) {
+	l := fake()
+	var fail atomic.Bool
+	l.Fail = func() error {
+		if fail.Load() {
+			return errors.New("no more memory")
+		}
+		return nil
+	}
+	p := machine.NewPool(machine.PoolConfig{Launcher: l, Max: 1, Hello: nextest.Patience, Log: slog.New(slog.DiscardHandler)})
+	fail.Store(true)
+	for range 3 {
+		if _, err := p.Take(t.Context()); nex.CodeOf(err) != nex.Unavailable {
+			t.Fatal(err)
+		}
+	}
+	fail.Store(false)
+	for range 3 {
+		g, err := p.Take(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Release()
+	}
 }
 
 func TestAgentsThatSayNothingAreGivenUp(t *testing.T) {
@@ -134,7 +206,7 @@ func TestAgentsThatSayNothingAreGivenUp(t *testing.T) {
 		l := fake()
 		l.Silent = true
 		p := machine.NewPool(machine.PoolConfig{Launcher: l, Size: 0, Hello: 5 * time.Second, Log: slog.New(slog.DiscardHandler)})
-		if _, err := p.Take(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := p.Take(t.Context()); nex.CodeOf(err) != nex.Unavailable || !strings.Contains(err.Error(), "deadline exceeded") {
 			t.Errorf("got %v", err)
 		}
 		for _, m := range l.Booted() {

@@ -145,7 +145,11 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 	defer reporting.stop()
 
 	pool := machine.NewPool(machine.PoolConfig{
-		Launcher: launcher, Size: cfg.Settings.PoolSize, Hello: cfg.Settings.HandshakeTimeout, Ping: cfg.Settings.PingTimeout, Log: cfg.Log,
+		Launcher: launcher, Size: cfg.Settings.PoolSize, Max: cfg.Settings.MaxMachines,
+		Failed: func(err error, in time.Duration) {
+			n.reporter.system(nex.MachineBootFailed{Reason: brief(err), RetryInMS: in.Milliseconds()})
+		},
+		Hello: cfg.Settings.HandshakeTimeout, Ping: cfg.Settings.PingTimeout, Log: cfg.Log,
 	})
 	filling := runUntilStopped(pool.Run)
 	defer filling.stop()
