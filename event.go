@@ -41,6 +41,12 @@ type MachineBootFailed struct {
 	RetryInMS int64  `json:"retry_in_ms"`
 }
 
+// ReportsLost is emitted when NATS is back after it was away for so long that
+// events and log records had to be dropped. Unknown to Nex 0.2.7.
+type ReportsLost struct {
+	Count int64 `json:"count"`
+}
+
 // NodeEnteredLameDuck is emitted when a node stops taking new work.
 type NodeEnteredLameDuck struct {
 	Version string `json:"version"`
@@ -138,6 +144,9 @@ func (Heartbeat) EventType() string { return "heartbeat" }
 
 // EventType returns "machine_boot_failed".
 func (MachineBootFailed) EventType() string { return "machine_boot_failed" }
+
+// EventType returns "reports_lost".
+func (ReportsLost) EventType() string { return "reports_lost" }
 
 // EventType returns "node_entered_lameduck".
 func (NodeEnteredLameDuck) EventType() string { return "node_entered_lameduck" }

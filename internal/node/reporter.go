@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -33,6 +34,9 @@ const (
 	callsPerSecond, callsAtOnce = 200, 2000
 	// tellLost is how often the log says how many records there are not.
 	tellLost = 10 * time.Second
+	// tellDropped is how often it looks whether to say what was lost while NATS
+	// was away.
+	tellDropped = time.Second
 )
 
 // reporter is the one place that says what happened on a node: an event on
@@ -47,6 +51,7 @@ type reporter struct {
 	calls               []workload.Call // not published yet; guarded by mu
 	due                 *time.Timer     // when they are to be
 	lost                atomic.Int64    // records dropped since last told
+	dropped             atomic.Int64    // events and log records dropped since last told
 	told                time.Time       // used by run alone
 }
 
@@ -106,8 +111,29 @@ func (r *reporter) publish(namespace, source string, data nex.EventData) {
 			err = r.nc.Publish(e.Subject(), body)
 		}
 	}
-	if err != nil {
+	if err != nil && !r.drop(err) {
 		r.log.Warn("Event could not be published", "type", data.EventType(), "error", err)
+	}
+}
+
+// drop counts what there is no room for while NATS is away, and reports whether
+// that is why something was not published.
+func (r *reporter) drop(err error) bool {
+	away := errors.Is(err, nats.ErrReconnectBufExceeded)
+	if away {
+		r.dropped.Add(1)
+	}
+	return away
+}
+
+// tellDropped says how much was lost, once NATS is back.
+func (r *reporter) tellDropped() {
+	if !r.nc.IsConnected() {
+		return
+	}
+	if n := r.dropped.Swap(0); n > 0 {
+		r.log.Warn("Events and log records were lost while NATS was away", "count", n)
+		r.system(nex.ReportsLost{Count: n})
 	}
 }
 
@@ -121,7 +147,7 @@ func (r *reporter) record(s nex.LogSubject, l nex.LogRecord) {
 	if err == nil {
 		err = r.nc.Publish(s.String(), body)
 	}
-	if err != nil {
+	if err != nil && !r.drop(err) {
 		r.log.Warn("Log record could not be published", "id", s.ID, "error", err)
 	}
 }
@@ -150,9 +176,14 @@ func (r *reporter) Called(c workload.Call) {
 
 // run publishes call records until ctx ends, and then those that wait.
 func (r *reporter) run(ctx context.Context) {
+	tell := time.NewTicker(tellDropped)
+	defer tell.Stop()
 	for last := false; !last; {
 		select {
 		case <-r.due.C:
+		case <-tell.C:
+			r.tellDropped()
+			continue
 		case <-ctx.Done():
 			last = true
 		}

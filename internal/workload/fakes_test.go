@@ -132,12 +132,12 @@ func (g *fakeGuest) exit(id string, e guest.Exit) {
 // disk is an Artifacts holding one file.
 type disk struct {
 	artifact.Artifact
-	fail error
+	fails *atomic.Int64 // how often it fails before it does not
 }
 
 func (d disk) Fetch(_ context.Context, _ artifact.Ref, allow func(int64) error) (artifact.Artifact, error) {
-	if d.fail != nil {
-		return artifact.Artifact{}, d.fail
+	if d.fails.Add(-1) >= 0 {
+		return artifact.Artifact{}, nex.Errorf(nex.Unavailable, "no answer")
 	}
 	return d.Artifact, allow(d.Size)
 }
@@ -163,6 +163,7 @@ func (r *recorder) Log(nex.LogSubject, slog.Level, string) {}
 type bench struct {
 	*workload.Manager
 	host    *host
+	fails   atomic.Int64 // of fetches, to come
 	hosts   *hosts
 	journal *journal
 	report  *recorder
@@ -234,7 +235,7 @@ func newBenchOn(t *testing.T, s *server.Server, limits workload.Limits) *bench {
 	}
 	b := &bench{host: &host{}, hosts: &hosts{}, journal: &journal{restarts: map[string]int{}, ended: map[string]int{}}, report: &recorder{events: make(chan nex.EventData, 4000), calls: make(chan workload.Call, 10000)}, nc: nextest.Connect(t, s)}
 	b.Manager = workload.NewManager(workload.Config{
-		Guests: b.host, Artifacts: disk{Artifact: artifact.Artifact{Path: path, SHA256: "d1", Size: 7}},
+		Guests: b.host, Artifacts: disk{Artifact: artifact.Artifact{Path: path, SHA256: "d1", Size: 7}, fails: &b.fails},
 		Conn: nextest.Connect(t, s), Reporter: b.report, Log: slog.New(slog.DiscardHandler), NodeID: "NODE", Limits: limits,
 		Host: b.hosts.open, Journal: b.journal,
 	})

@@ -86,3 +86,14 @@ func TestJournal(t *testing.T) {
 		t.Error("the journal takes the end of the node for that of the workload")
 	}
 }
+
+// TestFetchIsTriedAgain: a server may have just started.
+func TestFetchIsTriedAgain(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	b.fails.Store(3)
+	b.deploy(t, function("f", "t.f"))
+	b.fails.Store(4)
+	if _, err := b.tryDeploy(t, function("g", "t.g")); err == nil || err.Error() != "Failed to cache workload bytes: no answer" {
+		t.Errorf("after four failures: %v", err)
+	}
+}

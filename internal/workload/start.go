@@ -6,10 +6,17 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"nex"
 	"nex/internal/artifact"
 	"nex/internal/guest"
+)
+
+// Pauses between attempts to fetch an artifact.
+const (
+	fetchPause    = 100 * time.Millisecond
+	maxFetchPause = time.Second
 )
 
 // stay is a workload's time on one guest.
@@ -99,7 +106,7 @@ func (w *workload) stage(ctx context.Context) (artifact.Artifact, error) {
 	}
 	ref := w.spec.Artifact
 	ref.SHA256 = cmp.Or(had.SHA256, ref.SHA256)
-	a, err := w.m.cfg.Artifacts.Fetch(ctx, ref, w.m.allow(w))
+	a, err := w.fetch(ctx, ref)
 	if nex.CodeOf(err) == nex.Exhausted {
 		return a, err // a limit of this node, whose text says it all
 	}
@@ -110,6 +117,19 @@ func (w *workload) stage(ctx context.Context) (artifact.Artifact, error) {
 	defer w.mu.Unlock()
 	w.artifact = a
 	return a, nil
+}
+
+// fetch tries again what may succeed in a moment, as when a server has just
+// started again.
+func (w *workload) fetch(ctx context.Context, ref artifact.Ref) (artifact.Artifact, error) {
+	for wait := fetchPause; ; wait *= 3 {
+		a, err := w.m.cfg.Artifacts.Fetch(ctx, ref, w.m.allow(w))
+		code := nex.CodeOf(err)
+		if err == nil || code != nex.Unavailable && code != nex.Internal || wait > maxFetchPause || !sleep(ctx, wait) {
+			return a, err
+		}
+		w.log.Info("Artifact is fetched again", "cause", err)
+	}
 }
 
 // load sends the artifact to the guest and has it loaded.
