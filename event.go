@@ -32,6 +32,7 @@ type Heartbeat struct {
 	Uptime          string            `json:"uptime"`
 	Tags            map[string]string `json:"tags,omitempty"`
 	RunningMachines int               `json:"running_machines"`
+	Drain           *DrainProgress    `json:"drain,omitempty"` // see [NodeInfo]
 }
 
 // MachineBootFailed is emitted when a machine that was to be kept ready did not
@@ -51,6 +52,14 @@ type ReportsLost struct {
 type NodeEnteredLameDuck struct {
 	Version string `json:"version"`
 	ID      string `json:"id"`
+}
+
+// NodeDraining is emitted by a node that ends its workloads, since it was asked
+// to or is being stopped: when it begins, at most every second while there
+// are fewer and fewer, and when none is left. Unknown to Nex 0.2.7.
+type NodeDraining struct {
+	ID string `json:"id"`
+	DrainProgress
 }
 
 // NodeStopped is emitted last by a node that shuts down in order.
@@ -150,6 +159,9 @@ func (ReportsLost) EventType() string { return "reports_lost" }
 
 // EventType returns "node_entered_lameduck".
 func (NodeEnteredLameDuck) EventType() string { return "node_entered_lameduck" }
+
+// EventType returns "node_draining".
+func (NodeDraining) EventType() string { return "node_draining" }
 
 // EventType returns "node_stopped".
 func (NodeStopped) EventType() string { return "node_stopped" }

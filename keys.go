@@ -99,6 +99,19 @@ func (k Keys) LameDuck(t Target) (LameDuckRequest, error) {
 	return LameDuckRequest{AdminJWT: token}, err
 }
 
+// Drain signs a request that puts a node into lame duck mode and ends what it
+// runs. Its claims are for that alone.
+func (k Keys) Drain(t Target) (r LameDuckRequest, err error) {
+	r.Drain = true
+	c := Claims{Name: string(ForLameDuck)}
+	c.Purpose, c.Node = ForLameDuck, t.Node
+	if c.Request, err = r.Fingerprint(); err != nil {
+		return LameDuckRequest{}, err
+	}
+	r.AdminJWT, err = k.sign(c, false)
+	return r, err
+}
+
 // sign makes the JWT of claims that expire after [ClaimsLife]; with ours, only
 // our nodes see that they do.
 func (k Keys) sign(c Claims, ours bool) (string, error) {
@@ -121,7 +134,18 @@ func (k Keys) sign(c Claims, ours bool) (string, error) {
 // JWT: its JSON with sorted keys.
 func (r DeployRequest) Fingerprint() (string, error) {
 	r.WorkloadJWT = ""
-	data, err := json.Marshal(r)
+	return fingerprint(r)
+}
+
+// Fingerprint is the SHA-256, in lowercase hex, of all of a request but its
+// JWT: its JSON with sorted keys.
+func (r LameDuckRequest) Fingerprint() (string, error) {
+	r.AdminJWT = ""
+	return fingerprint(r)
+}
+
+func fingerprint(request any) (string, error) {
+	data, err := json.Marshal(request)
 	if err != nil {
 		return "", fmt.Errorf("encode request: %w", err)
 	}

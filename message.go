@@ -123,17 +123,22 @@ type StopReply struct {
 	Name    string `json:"name"`
 }
 
-// LameDuckRequest puts a node into lame duck mode. [Keys.LameDuck] makes one.
-// Nex 0.2.7 sends and reads none, and neither do our nodes that have no
-// administrators.
+// LameDuckRequest puts a node into lame duck mode. [Keys.LameDuck] and
+// [Keys.Drain] make signed ones. Nex 0.2.7 sends and reads none.
 type LameDuckRequest struct {
-	AdminJWT string `json:"admin_jwt,omitempty"`
+	AdminJWT string `json:"admin_jwt,omitempty"` // for nodes with administrators
+	// Drain also ends what runs: functions when their calls have ended, then
+	// services. Without it they go on.
+	Drain bool `json:"drain,omitempty"`
 }
 
 // LameDuckReply tells that a node takes no new work.
 type LameDuckReply struct {
 	NodeID  string `json:"node_id"`
 	Success bool   `json:"success"`
+	// Drain is how far the node is that drains, else nil: also when it was asked
+	// to and is of a version that cannot.
+	Drain *DrainProgress `json:"drain,omitempty"`
 }
 
 // NodeInfo is what a node answers to a ping.
@@ -145,6 +150,9 @@ type NodeInfo struct {
 	TargetXkey      string            `json:"target_xkey"`
 	Tags            map[string]string `json:"tags,omitempty"`
 	RunningMachines int               `json:"running_machines"`
+	// Drain is how far a node is that ends its workloads, else nil. Unknown to
+	// Nex 0.2.7.
+	Drain *DrainProgress `json:"drain,omitempty"`
 }
 
 // NodeWorkloads is what a node answers to a workload ping.

@@ -41,6 +41,8 @@ func TestScripts(t *testing.T) {
 			"answers": awaitAnswer,
 			"replace": replaceFile,
 			"nothing": nothingLeft,
+			"manager": startManager,
+			"hears":   managerHears,
 		},
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"nex"
 	"nex/internal/config"
 	"nex/internal/node"
+	"nex/internal/sdnotify"
 )
 
 // up runs a node against an existing NATS system.
@@ -54,10 +55,14 @@ func (u *up) run(ctx context.Context) (err error) {
 	if settings.PublicServer != nil && u.conn.server == "" && u.conn.context == "" {
 		url = "" // the node's own
 	}
+	notify, err := sdnotify.FromEnvironment()
+	if err != nil {
+		return err
+	}
 	tune()
 	return node.Run(ctx, node.Config{
 		Settings: settings, Nexus: u.nexus, Version: version, StateDir: dir, Server: url, Options: options,
-		Log: log.Logger, SystemLog: log.published,
+		Log: log.Logger, SystemLog: log.published, Notify: notify,
 		Ready: func(n nex.NodeInfo) { log.Info("Node is ready", slog.String("name", n.Tags["node_name"])) },
 	})
 }

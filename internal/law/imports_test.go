@@ -11,10 +11,11 @@ import (
 // root package; packages below internal go by the rest of their path.
 var mayImport = map[string]string{
 	// The public contract, and what stands on nothing else.
-	"nex":     "",
-	"keyfile": "",
-	"law":     "",
-	"undo":    "",
+	"nex":      "",
+	"keyfile":  "",
+	"law":      "",
+	"sdnotify": "",
+	"undo":     "",
 
 	// The guest's side: the agent runs engines, and alone knows which there are.
 	"cmd/nex-agent":      "agent guest",
@@ -32,8 +33,8 @@ var mayImport = map[string]string{
 	"guest": "nex",
 
 	// The node's side. Workloads know guests, never the machines around them.
-	"cmd/nex":             "config keyfile node preflight rootfs nex",
-	"node":                "artifact config control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu undo workload nex",
+	"cmd/nex":             "config keyfile node preflight rootfs sdnotify nex",
+	"node":                "artifact config control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu sdnotify undo workload nex",
 	"config":              "hostsvc nex",
 	"control":             "nex",
 	"workload":            "artifact guest undo nex",

@@ -90,7 +90,8 @@ func summary(s workload.Summary) nex.MachineSummary {
 	}
 }
 
-// LameDuck makes the node take no new work. Only the first call has effects.
+// LameDuck makes the node take no new work, and ends what it runs if it is asked
+// to. Each has effects once.
 func (n *node) LameDuck(_ context.Context, r nex.LameDuckRequest) (nex.LameDuckReply, error) {
 	if err := n.admitLameDuck(r); err != nil {
 		n.log.Warn("Lame duck mode refused", "error", brief(err))
@@ -101,14 +102,17 @@ func (n *node) LameDuck(_ context.Context, r nex.LameDuckRequest) (nex.LameDuckR
 		n.log.Warn("Node entered lame duck mode")
 		n.reporter.system(nex.NodeEnteredLameDuck{Version: n.cfg.Version, ID: n.identity.id})
 	}
-	return nex.LameDuckReply{NodeID: n.identity.id, Success: true}, nil
+	if r.Drain {
+		n.startDrain()
+	}
+	return nex.LameDuckReply{NodeID: n.identity.id, Success: true, Drain: n.progress()}, nil
 }
 
 // Ping says who the node is.
 func (n *node) Ping() nex.NodeInfo {
 	return nex.NodeInfo{
 		NodeID: n.identity.id, Nexus: n.cfg.Nexus, Version: n.cfg.Version, Uptime: n.uptime(),
-		TargetXkey: n.identity.xkey, Tags: n.tags(), RunningMachines: len(n.workloads.List()),
+		TargetXkey: n.identity.xkey, Tags: n.tags(), RunningMachines: len(n.workloads.List()), Drain: n.progress(),
 	}
 }
 

@@ -24,21 +24,20 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
 
 	"nex"
 	"nex/internal/artifact"
 	"nex/internal/config"
 	"nex/internal/control"
 	"nex/internal/machine"
+	"nex/internal/sdnotify"
 	"nex/internal/workload"
 )
 
 const (
 	// heartbeat is the time between heartbeat events.
 	heartbeat = 30 * time.Second
-	// lastCalls is how long function calls under way have to end when the
-	// node does.
-	lastCalls = 5 * time.Second
 	// cacheBytes is how much disk artifacts may take.
 	cacheBytes = 4 << 30
 	// reconnectWait is the time between attempts to reach NATS.
@@ -65,6 +64,8 @@ type Config struct {
 	SystemLog func(stdout, stderr io.Writer) *slog.Logger
 	// Now is the clock that claims are held against; nil is the system's.
 	Now func() time.Time
+	// Notify is the service manager that is told how the node is; may be nil.
+	Notify *sdnotify.Notifier
 	// Ready is called once when the node first takes requests; may be nil.
 	Ready func(nex.NodeInfo)
 }
@@ -82,7 +83,9 @@ type node struct {
 	replays   *replays
 	journal   *journal
 	lameDuck  atomic.Bool
-	announced bool // of Run's goroutine
+	drain     draining
+	unheard   rate.Sometimes // warnings about the service manager
+	announced bool           // of Run's goroutine
 }
 
 // Run runs a node until ctx ends. It keeps trying while NATS cannot be
@@ -131,7 +134,7 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 	}
 	n := &node{
 		cfg: cfg, identity: id, started: time.Now(), now: cfg.Now, fixedTags: tagsOf(cfg.Settings, id.id),
-		log: cfg.Log, reporter: newReporter(nc, id.id, cfg.Log),
+		log: cfg.Log, reporter: newReporter(nc, id.id, cfg.Log), unheard: rate.Sometimes{First: 1, Interval: warnEvery},
 	}
 	if n.now == nil {
 		n.now = time.Now
@@ -170,7 +173,9 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 			WorkloadBytes: cfg.Settings.Limits.MaxWorkloadBytes,
 		},
 	})
-	defer n.workloads.Close(lastCalls)
+	beating := runUntilStopped(n.beAlive)
+	defer beating.stop()
+	defer n.workloads.Close(lastCalls, func() {})
 	n.restore(recorded)
 	api, err := control.Listen(control.Config{Conn: nc, NodeID: id.id, Backend: n, Directory: n, Log: cfg.Log})
 	if err != nil {
@@ -179,6 +184,7 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 	defer api.Close()
 	err = n.live(ctx, nc, connected)
 	cfg.Log.Info("Node is stopping")
+	n.empty()
 	return err
 }
 
@@ -187,6 +193,7 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 // not look alive.
 func (n *node) live(ctx context.Context, nc *nats.Conn, connected <-chan struct{}) error {
 	n.log.Info("Use this key as the recipient for encrypted run requests", "public_xkey", n.identity.xkey)
+	n.warn(n.cfg.Notify.Status("Waiting for NATS"))
 	closed := nc.StatusChanged(nats.CLOSED)
 	n.announce(ctx, nc, connected)
 	beat := time.NewTicker(heartbeat)
@@ -200,7 +207,7 @@ func (n *node) live(ctx context.Context, nc *nats.Conn, connected <-chan struct{
 		case <-beat.C:
 			p := n.Ping()
 			n.reporter.system(nex.Heartbeat{
-				Version: p.Version, NodeID: p.NodeID, Nexus: p.Nexus, Uptime: p.Uptime, Tags: p.Tags, RunningMachines: p.RunningMachines,
+				Version: p.Version, NodeID: p.NodeID, Nexus: p.Nexus, Uptime: p.Uptime, Tags: p.Tags, RunningMachines: p.RunningMachines, Drain: p.Drain,
 			})
 		}
 	}
@@ -226,6 +233,7 @@ func (n *node) announce(ctx context.Context, nc *nats.Conn, connected <-chan str
 	}
 	n.log.Info("NATS execution engine awaiting commands", "id", n.identity.id, "version", n.cfg.Version)
 	n.announced = true
+	n.warn(n.cfg.Notify.Ready("Ready as " + n.fixedTags[nex.TagName]))
 	n.reporter.system(nex.NodeStarted{Version: n.cfg.Version, ID: n.identity.id, Tags: n.tags()})
 	if n.cfg.Ready != nil {
 		n.cfg.Ready(n.Ping())

@@ -263,3 +263,18 @@ func TestRecordsThatCannotBeRead(t *testing.T) {
 		t.Errorf("%d files, want 6: none that somebody may want to look at is removed", len(left))
 	}
 }
+
+// TestDrainedNodeStaysEmpty: whoever drains a node wants nothing of it back.
+func TestDrainedNodeStaysEmpty(t *testing.T) {
+	r := newRig(t, settings(t))
+	r.mustDeployJS(t, "echo", "back.echo", echo)
+	if _, err := r.LameDuck(t.Context(), r.node.NodeID, nex.LameDuckRequest{Drain: true}); err != nil {
+		t.Fatal(err)
+	}
+	r.await(t, nex.WorkloadUndeployed{})
+	r.end()
+	r.node, r.end = runNode(t, r.nc.ConnectedUrl(), r.dir, settings(t))
+	if info, err := r.Info(t.Context(), r.node.NodeID); err != nil || len(info.Machines) > 0 {
+		t.Errorf("%+v is back, %v", info.Machines, err)
+	}
+}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -75,9 +76,28 @@ func (n *node) admitLameDuck(r nex.LameDuckRequest) error {
 	if err := claims.Allow(nex.ForLameDuck, "", n.identity.id); err != nil {
 		return refuse(err)
 	}
+	if err := boundTo(r, claims); err != nil {
+		return refuse(err)
+	}
 	// A captured command must not work on the node's next life.
 	if err := n.replays.once(keyOf(r.AdminJWT, ""), claims.Issuer, n.rememberUntil(claims, n.now())); err != nil {
 		return refuse(err)
+	}
+	return nil
+}
+
+// boundTo reports whether claims are for what a command says besides lame duck
+// mode itself. Claims that say nothing of it are for lame duck mode alone.
+func boundTo(r nex.LameDuckRequest, claims nex.Claims) error {
+	if claims.Request == "" && !r.Drain {
+		return nil
+	}
+	fingerprint, err := r.Fingerprint()
+	if err != nil {
+		return err
+	}
+	if claims.Request != fingerprint {
+		return errors.New("the command was changed after its claims were signed")
 	}
 	return nil
 }

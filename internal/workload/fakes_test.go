@@ -240,7 +240,7 @@ func newBenchOn(t *testing.T, s *server.Server, limits workload.Limits) *bench {
 		Host: b.hosts.open, Journal: b.journal,
 	})
 	t.Cleanup(func() {
-		b.Close(nextest.Patience)
+		b.Close(nextest.Patience, func() {})
 		for _, g := range b.host.taken() {
 			select {
 			case <-g.gone:

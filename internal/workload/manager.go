@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/rs/xid"
@@ -46,7 +45,9 @@ type Manager struct {
 	reserved int   // deploys under way that have no workload yet
 	bytes    int64 // artifact bytes of all workloads
 	lameDuck bool  // no restarts any more
-	closed   bool
+	refusal  error // of new workloads; nil while they are taken
+	drained  bool  // whoever drained it wants no workload back
+	closing  bool  // the node ends, and its workloads come back with it
 }
 
 // NewManager makes a manager without workloads.
@@ -69,8 +70,8 @@ type Slot struct {
 func (m *Manager) Reserve() (*Slot, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
-		return nil, nex.Errorf(nex.Unavailable, "node is shutting down")
+	if m.refusal != nil {
+		return nil, m.refusal
 	}
 	if m.fullLocked() {
 		return nil, nex.Errorf(nex.Exhausted, "Node is at maximum workload limit. Deploy request denied")
@@ -135,9 +136,9 @@ func (s *Slot) Release() {
 func (m *Manager) Deploy(ctx context.Context, slot *Slot, spec Spec) (id string, err error) {
 	started := make(chan error, 1)
 	m.mu.Lock()
-	if m.closed {
+	if err := m.refusal; err != nil {
 		m.mu.Unlock()
-		return "", nex.Errorf(nex.Unavailable, "node is shutting down")
+		return "", err
 	}
 	w := begin(m, past{id: xid.New().String()}, spec, started)
 	m.byID[w.id] = w
@@ -166,7 +167,7 @@ func (m *Manager) Deploy(ctx context.Context, slot *Slot, spec Spec) (id string,
 func (m *Manager) Restore(slot *Slot, id string, spec Spec, sha256 string, restarts int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
+	if m.refusal != nil {
 		return
 	}
 	m.byID[id] = begin(m, past{id: id, sha256: sha256, restarts: restarts, ran: true}, spec, nil)
@@ -225,20 +226,6 @@ func (m *Manager) restarts() bool {
 	return !m.lameDuck
 }
 
-// Close stops all workloads, takes no more, and returns when all are gone.
-// Calls under way have as long as drain to end.
-func (m *Manager) Close(drain time.Duration) {
-	m.mu.Lock()
-	m.closed = true
-	all := slices.Collect(maps.Values(m.byID))
-	m.mu.Unlock()
-	var wg sync.WaitGroup
-	for _, w := range all {
-		wg.Go(func() { _ = w.stop(context.Background(), min(drain, w.drain())) }) // fails only when its context ends
-	}
-	wg.Wait()
-}
-
 // allow returns the size check for one workload's artifact; what it allowed
 // last counts toward the node's total until the workload is gone.
 func (m *Manager) allow(w *workload) func(int64) error {
@@ -258,9 +245,9 @@ func (m *Manager) allow(w *workload) func(int64) error {
 // end with their node come back with it.
 func (m *Manager) ended(id string) {
 	m.mu.Lock()
-	closed := m.closed
+	comesBack := m.closing && !m.drained
 	m.mu.Unlock()
-	if !closed {
+	if !comesBack {
 		m.cfg.Journal.Ended(id)
 	}
 }

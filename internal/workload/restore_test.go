@@ -78,7 +78,7 @@ func TestJournal(t *testing.T) {
 	if err := b.Stop(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	b.Close(nextest.Patience)
+	b.Close(nextest.Patience, func() {})
 	if _, ended := b.journal.told(id); ended != 1 {
 		t.Errorf("the journal heard %d times of the end", ended)
 	}
