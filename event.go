@@ -114,6 +114,16 @@ type WorkloadLimitHit struct {
 	Message string `json:"message"`
 }
 
+// AutostartFailed is emitted when a workload of a node's configuration did not
+// start. Unknown to Nex 0.2.7.
+type AutostartFailed struct {
+	Name    string `json:"workload_name"`
+	Attempt int    `json:"attempt"`
+	Reason  string `json:"reason"`
+	Code    Code   `json:"code"`
+	RetryMS int64  `json:"retry_ms,omitempty"` // when it is tried again; 0 for never
+}
+
 // FunctionSucceeded is emitted for each call that was answered. Trigger is
 // the subject as registered, wildcards included.
 type FunctionSucceeded struct {
@@ -183,6 +193,9 @@ func (WorkloadLimitHit) EventType() string { return "workload_limit_hit" }
 
 // EventType returns "host_call_refused".
 func (HostCallRefused) EventType() string { return "host_call_refused" }
+
+// EventType returns "autostart_failed".
+func (AutostartFailed) EventType() string { return "autostart_failed" }
 
 // EventType returns "function_exec_succeeded".
 func (FunctionSucceeded) EventType() string { return "function_exec_succeeded" }

@@ -139,6 +139,7 @@ func TestEmptyFieldsOfEvents(t *testing.T) {
 		`{"version":"","id":""}`: nex.NodeStarted{},
 		`{"version":"","node_id":"","uptime":"","running_machines":0}`:               nex.Heartbeat{},
 		`{"id":"","functions":0,"services":0,"done":false}`:                          nex.NodeDraining{},
+		`{"workload_name":"","attempt":0,"reason":"","code":""}`:                     nex.AutostartFailed{},
 		`{"workload_name":"","code":0}`:                                              nex.WorkloadUndeployed{},
 		`{"workload_name":"","trigger_subject":"","namespace":"","error":""}`:        nex.FunctionFailed{},
 		`{"workload_name":"","trigger_subject":"","elapsed_nanos":0,"namespace":""}`: nex.FunctionSucceeded{},

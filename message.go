@@ -182,6 +182,22 @@ type InfoReply struct {
 	Memory                 Memory            `json:"memory"`
 	Machines               []MachineSummary  `json:"machines"`
 	SupportedWorkloadTypes []WorkloadType    `json:"supported_workload_types,omitempty"`
+
+	// AutostartIssuer is the public key that signs for the workloads in the node's
+	// configuration, "" if there are none; Waiting are those of the namespace that
+	// have not started yet. Unknown to Nex 0.2.7.
+	AutostartIssuer string            `json:"autostart_issuer,omitempty"`
+	Waiting         []WaitingWorkload `json:"waiting,omitempty"`
+}
+
+// WaitingWorkload is a workload in [InfoReply] that is to start with its node
+// and has not yet.
+type WaitingWorkload struct {
+	Namespace string       `json:"namespace"`
+	Name      string       `json:"name"`
+	Type      WorkloadType `json:"type"`
+	Attempts  int          `json:"attempts"`         // that failed
+	Reason    string       `json:"reason,omitempty"` // of the last
 }
 
 // Memory is the host's memory in kB, as in /proc/meminfo.

@@ -135,7 +135,11 @@ func printInfo(w io.Writer, id string, info nex.InfoReply) {
 		fmt.Fprintf(w, " Description: %s\n", escape(m.Workload.Description))
 		printHealth(w, m)
 	}
-	if len(info.Machines) == 0 {
+	for _, late := range info.Waiting {
+		fmt.Fprintf(w, "\n        Name: %s   Not started: %d attempts failed\n", escape(late.Name), late.Attempts)
+		fmt.Fprintf(w, "      Reason: %s\n", escape(late.Reason))
+	}
+	if len(info.Machines)+len(info.Waiting) == 0 {
 		fmt.Fprintf(w, "\n        none in this namespace\n")
 	}
 }

@@ -69,6 +69,8 @@ type Config struct {
 	PidFile string
 	// PublicServer is a NATS server to run in the node; nil for none.
 	PublicServer *PublicServer
+	// Autostart are the workloads that the node starts itself.
+	Autostart []Autostart
 	// Host says what host services there are, and HostAccess which NATS is
 	// behind them, nil for the node's own.
 	Host       hostsvc.Config

@@ -89,10 +89,12 @@ func differences(cfg config.Config) string {
 	return b.String()
 }
 
-// shown writes a value as text; settings as JSON, for they hold a pointer.
+// shown writes a value as text; settings as JSON, for they hold a pointer, and
+// workloads, for they hide what may be secret.
 func shown(v any) string {
-	if s, ok := v.(nex.Settings); ok {
-		data, err := json.Marshal(s)
+	switch v.(type) {
+	case nex.Settings, []config.Autostart:
+		data, err := json.Marshal(v)
 		if err == nil {
 			return string(data)
 		}

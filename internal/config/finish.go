@@ -58,6 +58,9 @@ func (d draft) finish() (Config, error) {
 	if err := cfg.Host.Validate(); err != nil {
 		return Config{}, err
 	}
+	if cfg.Autostart, err = autostart(cfg); err != nil {
+		return Config{}, err
+	}
 	if cfg.HostAccess, err = access(d.hostAccess); err != nil {
 		return Config{}, fmt.Errorf("host_services: %w", err)
 	}
@@ -101,10 +104,12 @@ func chooseSandbox(kind *nex.Sandbox, none *bool) (nex.Sandbox, error) {
 	return nex.SandboxMicroVM, nil
 }
 
+// formerNative is what services were called until Nex 0.2.3.
+const formerNative = "elf"
+
 // knownTypes returns types, each once and by its present name; all known ones
 // when there are none.
 func knownTypes(types []nex.WorkloadType) ([]nex.WorkloadType, error) {
-	const formerNative = "elf" // until Nex 0.2.3
 	all := Default().WorkloadTypes
 	var kept []nex.WorkloadType
 	for i, t := range types {

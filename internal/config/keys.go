@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -50,7 +51,7 @@ type Key struct {
 //
 // The table is the whole truth: detection of unknown keys, type checks,
 // warnings and the reference text come from it.
-func Keys() []Key { return append(nodeKeys(), hostKeys()...) }
+func Keys() []Key { return slices.Concat(nodeKeys(), autostartKeys(), hostKeys()) }
 
 // nodeKeys lists the keys of the node itself.
 func nodeKeys() []Key {
@@ -144,26 +145,6 @@ func nodeKeys() []Key {
 		{"otel_metrics_exporter", Text, Later, "file or prometheus", nil},
 		{"otel_traces", Bool, Later, "collect traces", nil},
 		{"otel_traces_exporter", Text, Later, "file, grpc or http", nil},
-
-		// Workloads started with the node
-		{"autostart", Object, Later, "workloads to start with the node", nil},
-		{"autostart.workloads[].name", Text, Later, "", nil},
-		{"autostart.workloads[].namespace", Text, Later, "", nil},
-		{"autostart.workloads[].argv", Texts, Later, "", nil},
-		{"autostart.workloads[].description", Text, Later, "", nil},
-		{"autostart.workloads[].essential", Bool, Later, "", nil},
-		{"autostart.workloads[].type", Text, Later, "", nil},
-		{"autostart.workloads[].location", Text, Later, "", nil},
-		{"autostart.workloads[].jsdomain", Text, Later, "", nil},
-		{"autostart.workloads[].environment", TextMap, Later, "", nil},
-		{"autostart.workloads[].trigger_subjects", Texts, Later, "", nil},
-		{"autostart.workloads[].function_timeout_ms", Positive, Later, "", nil},
-		{"autostart.workloads[].function_memory_mib", Positive, Later, "", nil},
-		{"autostart.workloads[].max_concurrency", Positive, Later, "", nil},
-		{"autostart.workloads[].broadcast", Bool, Later, "", nil},
-		{"autostart.workloads[].stop_grace_ms", Positive, Later, "", nil},
-		{"autostart.workloads[].sandbox", Text, Later, "", nil},
-		{"autostart.workloads[].engine", Text, Later, "", nil},
 	}
 }
 

@@ -30,8 +30,7 @@ func schema() *place {
 			}
 			at = at.child(name)
 		}
-		below := at.below
-		*at = place{Key: k, below: below}
+		*at = place{Key: k, below: at.below, element: at.element}
 		switch k.Kind {
 		case Texts:
 			at.child("[]").Kind = Text

@@ -18,9 +18,10 @@ import (
 
 // candidate is a deploy request on its way to become a Spec.
 type candidate struct {
-	restored  bool // it was admitted before, by an earlier process of this node
 	namespace string
 	request   nex.DeployRequest
+	own       bool // from the node's configuration
+	restored  bool // it was admitted before, by an earlier process of this node
 	now       time.Time
 	claims    nex.Claims
 	claimsErr error // why there are no claims
@@ -65,29 +66,25 @@ var checks = []check{
 	{"replay", (*node).checkReplay},
 }
 
-// admit decides whether a workload may run here and says what will run.
-func (n *node) admit(namespace string, r nex.DeployRequest) (workload.Spec, error) {
-	return n.judge(&candidate{namespace: namespace, request: r, now: n.now()})
-}
-
-// readmit is admit for a request that the node took before: its claims may have
-// expired, and it is not a replay. What the configuration says counts, as it may
-// have changed.
-func (n *node) readmit(e entry) (workload.Spec, error) {
-	return n.judge(&candidate{restored: true, namespace: e.Namespace, request: e.Request, now: n.now()})
-}
-
-func (n *node) judge(c *candidate) (workload.Spec, error) {
-	namespace, r := c.namespace, c.request
+// candidate makes one of a request.
+func (n *node) candidate(namespace string, r nex.DeployRequest) *candidate {
+	c := &candidate{namespace: namespace, request: r, now: n.now()}
 	c.claims, c.claimsErr = nex.DecodeClaims(r.WorkloadJWT)
 	c.spec = workload.Spec{
 		Namespace: namespace, Name: c.claims.Name, Claims: c.claims,
 		Description: r.Description, Argv: r.Argv,
 		Static: n.cfg.Settings.Sandbox != nex.SandboxNone,
 	}
+	return c
+}
+
+// admit decides whether a workload may run here and says what will run. The
+// claims of one that was admitted before may have expired, and it is not a
+// replay; what the configuration says counts, as it may have changed.
+func (n *node) admit(c *candidate) (workload.Spec, error) {
 	for _, check := range checks {
 		if err := check.test(n, c); err != nil {
-			n.log.Info("Deploy refused", "namespace", namespace, "check", check.name, "error", brief(err))
+			n.log.Info("Deploy refused", "namespace", c.namespace, "check", check.name, "error", brief(err))
 			return workload.Spec{}, err
 		}
 	}
@@ -145,10 +142,11 @@ func (n *node) supports(t nex.WorkloadType) (nex.WorkloadType, bool) {
 }
 
 // checkIssuer goes before the claims are looked at any closer; without claims
-// there is no issuer, which [node.checkClaims] says.
+// there is no issuer, which [node.checkClaims] says. The node's own key is not
+// asked for a place in the list: it signs what the operator configured.
 func (n *node) checkIssuer(c *candidate) error {
 	valid := n.cfg.Settings.ValidIssuers
-	if c.claimsErr == nil && len(valid) > 0 && !slices.Contains(valid, c.claims.Issuer) {
+	if !c.own && c.claimsErr == nil && len(valid) > 0 && !slices.Contains(valid, c.claims.Issuer) {
 		return nex.Errorf(nex.Unauthorized, "invalid workload issuer: %s", c.claims.Issuer)
 	}
 	return nil

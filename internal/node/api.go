@@ -19,6 +19,10 @@ var (
 
 // Deploy admits and runs a workload.
 func (n *node) Deploy(ctx context.Context, namespace string, r nex.DeployRequest) (nex.DeployReply, error) {
+	return n.deploy(ctx, n.candidate(namespace, r))
+}
+
+func (n *node) deploy(ctx context.Context, c *candidate) (nex.DeployReply, error) {
 	if err := n.checkLameDuck(nil); err != nil { // first: a full node in lame duck mode says so
 		return nex.DeployReply{}, err
 	}
@@ -27,17 +31,17 @@ func (n *node) Deploy(ctx context.Context, namespace string, r nex.DeployRequest
 		return nex.DeployReply{}, err
 	}
 	defer slot.Release()
-	spec, err := n.admit(namespace, r)
+	spec, err := n.admit(c)
 	if err != nil {
 		return nex.DeployReply{}, err
 	}
 	id, err := n.workloads.Deploy(ctx, slot, spec)
 	if err != nil {
-		n.log.Warn("Deploy failed", "namespace", namespace, "name", spec.Name, "artifact", spec.Artifact.String(), "error", err)
+		n.log.Warn("Deploy failed", "namespace", c.namespace, "name", spec.Name, "artifact", spec.Artifact.String(), "error", err)
 		return nex.DeployReply{}, err
 	}
-	if err := n.keep(entry{ID: id, Namespace: namespace, Request: r}); err != nil {
-		n.log.Error("A workload is stopped: it could not be recorded", "namespace", namespace, "name", spec.Name, "id", id, "error", err)
+	if err := n.keep(c, id); err != nil {
+		n.log.Error("A workload is stopped: it could not be recorded", "namespace", c.namespace, "name", spec.Name, "id", id, "error", err)
 		return nex.DeployReply{}, errors.Join(
 			nex.Errorf(nex.Unavailable, "Failed to deploy workload: the node cannot record it: its disk may be full"),
 			n.workloads.Stop(context.WithoutCancel(ctx), id))
@@ -65,6 +69,7 @@ func (n *node) Stop(ctx context.Context, namespace string, r nex.StopRequest) (n
 func (n *node) Info(_ context.Context, namespace string) (nex.InfoReply, error) {
 	reply := nex.InfoReply{
 		Version: n.cfg.Version, Uptime: n.uptime(), PublicXkey: n.identity.xkey, Tags: n.tags(),
+		AutostartIssuer: n.starter.issuer, Waiting: n.starter.left(namespace),
 		Memory: hostMemory(), Machines: []nex.MachineSummary{}, SupportedWorkloadTypes: n.cfg.Settings.WorkloadTypes,
 	}
 	for _, s := range n.workloads.List() {
@@ -99,6 +104,7 @@ func (n *node) LameDuck(_ context.Context, r nex.LameDuckRequest) (nex.LameDuckR
 	}
 	if n.lameDuck.CompareAndSwap(false, true) {
 		n.workloads.EndRestarts()
+		n.starter.stop()
 		n.log.Warn("Node entered lame duck mode")
 		n.reporter.system(nex.NodeEnteredLameDuck{Version: n.cfg.Version, ID: n.identity.id})
 	}

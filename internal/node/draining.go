@@ -13,7 +13,7 @@ const (
 	// lastCalls is the most that function calls under way have to end when the
 	// node does; a shorter timeout of theirs goes before it. Nobody who drains a
 	// node by request is in such a hurry.
-	lastCalls = 30 * time.Second
+	lastCalls = 10 * time.Second
 	// tellDrain is the least time between two reports of a drain's progress.
 	tellDrain = time.Second
 	// stopSlack is what the end of a node takes besides its workloads.

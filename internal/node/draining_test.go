@@ -19,8 +19,8 @@ echo runs
 while :; do sleep 0.05; done
 `
 
-// patient answers when it hears something on "go", or after all its time.
-const patient = `async () => new TextDecoder().decode(await hostServices.messaging.requestAsync("go", "now"))`
+// asks answers when it hears something on "go", or after all its time.
+const asks = `async () => new TextDecoder().decode(await hostServices.messaging.requestAsync("go", "now"))`
 
 // busyNode runs a service, an idle function, and one in whose call a message
 // waits on subject "go".
@@ -35,7 +35,7 @@ func busyNode(t *testing.T) (r *rig, goes <-chan *nats.Msg, answer <-chan *nats.
 		t.Fatal(err)
 	}
 	r.mustDeployJS(t, "idle", "js.idle", echo)
-	r.mustDeployJS(t, "patient", "js.patient", patient)
+	r.mustDeployJS(t, "patient", "js.patient", asks)
 	asked := make(chan *nats.Msg, 1)
 	sub, err := r.nc.ChanSubscribe("go", asked)
 	if err != nil {

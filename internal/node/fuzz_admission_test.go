@@ -116,7 +116,7 @@ func FuzzAdmit(f *testing.F) {
 		}
 		r.SenderPublicKey, _ = a.sender.PublicKey()
 		r.WorkloadJWT = sign(t, a.issuer, map[string]any{"sub": name})
-		spec, err := a.admit(namespace, r)
+		spec, err := a.admit(a.candidate(namespace, r))
 		if err != nil {
 			wantRefusal(t, err, secret)
 			return
@@ -125,7 +125,7 @@ func FuzzAdmit(f *testing.F) {
 		if spec.Environment["A"] != secret || spec.Namespace != namespace || spec.Name != name {
 			t.Errorf("asked for %q, %q, got %+v", namespace, name, spec)
 		}
-		if _, err := a.admit(namespace, r); nex.CodeOf(err) != nex.Unauthorized {
+		if _, err := a.admit(a.candidate(namespace, r)); nex.CodeOf(err) != nex.Unauthorized {
 			t.Errorf("the same again: %v", err)
 		}
 	})

@@ -84,6 +84,7 @@ type node struct {
 	journal   *journal
 	lameDuck  atomic.Bool
 	drain     draining
+	starter   *starter
 	unheard   rate.Sometimes // warnings about the service manager
 	announced bool           // of Run's goroutine
 }
@@ -138,6 +139,9 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 	}
 	if n.now == nil {
 		n.now = time.Now
+	}
+	if n.starter, err = newStarter(n, state); err != nil {
+		return err
 	}
 	if n.replays, err = openReplays(state.replays(), n.now); err != nil {
 		return err
@@ -196,6 +200,8 @@ func (n *node) live(ctx context.Context, nc *nats.Conn, connected <-chan struct{
 	n.warn(n.cfg.Notify.Status("Waiting for NATS"))
 	closed := nc.StatusChanged(nats.CLOSED)
 	n.announce(ctx, nc, connected)
+	starting := runUntilStopped(n.starter.run)
+	defer starting.stop()
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {

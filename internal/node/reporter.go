@@ -79,6 +79,12 @@ func (r *reporter) Event(namespace, id string, e nex.EventData) {
 // system publishes a fact about the node itself.
 func (r *reporter) system(e nex.EventData) { r.publish(nex.SystemNamespace, r.node, e) }
 
+// autostartFailed publishes that a workload of the configuration did not start.
+func (r *reporter) autostartFailed(namespace string, e nex.AutostartFailed) {
+	r.log.Warn(title(e), append([]any{"namespace", namespace}, fields(e)...)...)
+	r.publish(namespace, r.node, e)
+}
+
 // fields are an event's data as the log shows them.
 func fields(e nex.EventData) []any {
 	var data map[string]any

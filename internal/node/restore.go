@@ -1,5 +1,7 @@
 package node
 
+import "nex/internal/workload"
+
 // restore brings back what an earlier process of this node ran. It does not wait:
 // the workloads are listed from now on, and tried until they run. What the node
 // may not run any more stays recorded, as the configuration may change again.
@@ -7,8 +9,10 @@ func (n *node) restore(entries []entry) {
 	for _, e := range entries {
 		slot, err := n.workloads.Reserve()
 		if err == nil {
-			spec, refused := n.readmit(e)
-			if err = refused; err == nil {
+			c := n.candidate(e.Namespace, e.Request)
+			c.restored = true
+			var spec workload.Spec
+			if spec, err = n.admit(c); err == nil {
 				n.workloads.Restore(slot, e.ID, spec, e.SHA256, e.Restarts)
 			}
 			slot.Release()
@@ -20,18 +24,18 @@ func (n *node) restore(entries []entry) {
 }
 
 // keep records a workload that has just been deployed, before anybody hears of
-// it. One that has ended by then is not recorded.
-func (n *node) keep(e entry) error {
-	s, ok := n.workloads.Get(e.Namespace, e.ID)
-	if !ok {
+// it. One that has ended by then is not recorded, nor is one that the
+// configuration starts each time.
+func (n *node) keep(c *candidate, id string) error {
+	s, ok := n.workloads.Get(c.namespace, id)
+	if !ok || c.own {
 		return nil
 	}
-	e.Name, e.SHA256 = s.Spec.Name, s.SHA256
-	if err := n.journal.Keep(e); err != nil {
+	if err := n.journal.Keep(entry{ID: id, Namespace: c.namespace, Name: s.Spec.Name, SHA256: s.SHA256, Request: c.request}); err != nil {
 		return err
 	}
-	if _, ok := n.workloads.Get(e.Namespace, e.ID); !ok {
-		n.journal.Ended(e.ID)
+	if _, ok := n.workloads.Get(c.namespace, id); !ok {
+		n.journal.Ended(id)
 	}
 	return nil
 }

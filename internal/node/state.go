@@ -15,7 +15,7 @@ import (
 // state is a node's directory:
 //
 //	lock          held by the one node that uses the directory
-//	identity/     node.nk and node.xk, seeds
+//	identity/     node.nk and node.xk, seeds; issuer.nk if the node starts workloads
 //	machines/ID/  one per machine, removed with it
 //	workloads/    what the node has promised to run, a file each
 //	artifacts/    by SHA-256
@@ -85,6 +85,20 @@ type identity struct {
 	id   string
 	xkey string
 	open nkeys.KeyPair // the curve key
+}
+
+// issuer reads the key that signs for the workloads in the node's
+// configuration, or makes it the first time.
+func (s *state) issuer() (nkeys.KeyPair, error) {
+	path := filepath.Join(s.dir, "identity", "issuer.nk")
+	key, _, err := keyfile.Load(path, nkeys.CreateAccount)
+	if err != nil {
+		return nil, err
+	}
+	if public, err := key.PublicKey(); err != nil || !nkeys.IsValidPublicAccountKey(public) {
+		return nil, fmt.Errorf("%s must hold the seed of an account: restore it or remove it to have a new one made", path)
+	}
+	return key, nil
 }
 
 // identity reads the node's keys, or makes them the first time.
