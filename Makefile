@@ -31,6 +31,15 @@ build: $(if $(TAGS),deps) ## build bin/nex and bin/nex-agent, both static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(VERSIONED)' -o bin/ ./cmd/nex
 	$(AGENT) -o bin/ ./cmd/nex-agent
 
+CROSS := windows/amd64 darwin/arm64 darwin/amd64 linux/arm64
+
+.PHONY: cross
+cross: ## see that nex and nex-agent, both without cgo, compile for other systems (keeps nothing)
+	@for target in $(CROSS); do \
+		echo "compile for $$target"; \
+		GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 go build ./cmd/nex ./cmd/nex-agent || exit 1; \
+	done
+
 .PHONY: demo
 demo: build ## build, then show functions and a service running on this machine
 	go run ./examples/demo

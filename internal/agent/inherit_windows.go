@@ -5,5 +5,5 @@ import (
 	"net"
 )
 
-// inherit fails: there is no such link here yet.
+// inherit fails: there are no socket pairs here, and nodes use pipes.
 func inherit(int) (net.Conn, error) { return nil, errors.ErrUnsupported }

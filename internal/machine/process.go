@@ -1,7 +1,9 @@
 package machine
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -48,4 +50,13 @@ func FindAgent(configured string) (string, error) {
 		return "", fmt.Errorf("%s is neither beside %s nor on PATH: install it there or set \"agent_path\" in the node's configuration", AgentName(), self)
 	}
 	return filepath.Abs(path)
+}
+
+// relay passes an agent's own diagnostics to the node's log.
+func relay(log *slog.Logger, output io.Reader) {
+	lines := bufio.NewScanner(output)
+	for lines.Scan() {
+		log.Warn("Agent says", "text", lines.Text())
+	}
+	_, _ = io.Copy(io.Discard, output) // past a line too long to scan
 }

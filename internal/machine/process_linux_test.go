@@ -20,8 +20,14 @@ import (
 // boot launches a real agent and returns its guest and its process id.
 func boot(t *testing.T) (g *machine.Guest, pid int, dir string) {
 	t.Helper()
+	return bootOn(t, links["socket pair"])
+}
+
+// bootOn is [boot] over a kind of link.
+func bootOn(t *testing.T, link func(*machine.Processes) machine.Launcher) (g *machine.Guest, pid int, dir string) {
+	t.Helper()
 	dir = t.TempDir()
-	p := fill(t, &machine.Processes{Agent: nextest.AgentPath(t), Dir: dir, Log: slog.New(slog.DiscardHandler)}, 0)
+	p := fill(t, link(&machine.Processes{Agent: nextest.AgentPath(t), Dir: dir, Log: slog.New(slog.DiscardHandler)}), 0)
 	g, err := p.Take(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +69,11 @@ func processes(t *testing.T) map[int]int {
 
 func TestProcessHasItsOwnDirectoryAndCleanEnvironment(t *testing.T) {
 	t.Setenv("NEX_TEST_SECRET", "do not pass on")
-	g, pid, dir := boot(t)
+	overEachLink(t, ownDirectoryAndCleanEnvironment)
+}
+
+func ownDirectoryAndCleanEnvironment(t *testing.T, link func(*machine.Processes) machine.Launcher) {
+	g, pid, dir := bootOn(t, link)
 	fi, err := os.Stat(filepath.Join(dir, g.ID()))
 	if err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("machine directory: %v, %v", fi.Mode(), err)

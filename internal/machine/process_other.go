@@ -2,14 +2,9 @@
 
 package machine
 
-import (
-	"context"
+import "context"
 
-	"nex"
-)
-
-// Launch refuses: agents are started over a socket pair, which this system
-// does not have.
-func (p *Processes) Launch(context.Context, string) (Machine, error) {
-	return nil, nex.Errorf(nex.Unsupported, "nodes do not run on this operating system yet; use nex as a client here")
+// Launch starts an agent whose link is pipes: there are no socket pairs here.
+func (p *Processes) Launch(ctx context.Context, id string) (Machine, error) {
+	return Piped{p}.Launch(ctx, id)
 }

@@ -3,7 +3,6 @@
 package machine
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -109,7 +108,7 @@ func (m *process) run(started chan<- error, output *io.PipeReader, input *io.Pip
 	started <- nil
 	defer close(m.gone)
 	var reader sync.WaitGroup
-	reader.Go(func() { m.relay(output) })
+	reader.Go(func() { relay(m.log, output) })
 	if err := awaitExit(pid); err != nil {
 		m.log.Error("Agent cannot be waited for", "error", err)
 	}
@@ -121,15 +120,6 @@ func (m *process) run(started chan<- error, output *io.PipeReader, input *io.Pip
 	if err := os.RemoveAll(m.dir); err != nil {
 		m.log.Error("Machine directory cannot be removed", "error", err)
 	}
-}
-
-// relay passes the agent's own diagnostics to the node's log.
-func (m *process) relay(output io.Reader) {
-	lines := bufio.NewScanner(output)
-	for lines.Scan() {
-		m.log.Warn("Agent says", "text", lines.Text())
-	}
-	_, _ = io.Copy(io.Discard, output) // past a line too long to scan
 }
 
 func (m *process) ID() string            { return m.id }
