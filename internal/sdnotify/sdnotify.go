@@ -15,8 +15,12 @@ import (
 	"time"
 )
 
-// patience is how long one message may wait for its reader.
-const patience = time.Second
+const (
+	// patience is how long one message may wait for its reader.
+	patience = time.Second
+	// haste is how long one may that says what the next will say better.
+	haste = 20 * time.Millisecond
+)
 
 // Notifier speaks to one service manager. Nil speaks to nobody: every method
 // does nothing then.
@@ -65,25 +69,25 @@ func (n *Notifier) Watchdog() time.Duration {
 }
 
 // Ready says that the service has started.
-func (n *Notifier) Ready(status string) error { return n.send("READY=1", "STATUS="+line(status)) }
+func (n *Notifier) Ready(status string) error { return n.send(patience, "READY=1", "STATUS="+line(status)) }
 
 // Status says in a few words what the service does.
-func (n *Notifier) Status(status string) error { return n.send("STATUS=" + line(status)) }
+func (n *Notifier) Status(status string) error { return n.send(haste, "STATUS=" + line(status)) }
 
 // Alive keeps the manager's watchdog from ending the service.
-func (n *Notifier) Alive() error { return n.send("WATCHDOG=1") }
+func (n *Notifier) Alive() error { return n.send(patience, "WATCHDOG=1") }
 
 // Stopping says that the service ends, and within how long at most, so that it
 // is not killed before.
 func (n *Notifier) Stopping(within time.Duration, status string) error {
-	return n.send("STOPPING=1", "EXTEND_TIMEOUT_USEC="+strconv.FormatInt(within.Microseconds(), 10), "STATUS="+line(status))
+	return n.send(patience, "STOPPING=1", "EXTEND_TIMEOUT_USEC="+strconv.FormatInt(within.Microseconds(), 10), "STATUS="+line(status))
 }
 
 // line makes a text one line, for a newline begins the next field.
 func line(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // send sends one message.
-func (n *Notifier) send(fields ...string) error {
+func (n *Notifier) send(within time.Duration, fields ...string) error {
 	if n == nil {
 		return nil
 	}
@@ -92,7 +96,7 @@ func (n *Notifier) send(fields ...string) error {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
 	defer conn.Close()
-	if err = conn.SetWriteDeadline(time.Now().Add(patience)); err == nil {
+	if err = conn.SetWriteDeadline(time.Now().Add(within)); err == nil {
 		_, err = conn.Write([]byte(strings.Join(fields, "\n")))
 	}
 	if err != nil {

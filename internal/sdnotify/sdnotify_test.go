@@ -143,4 +143,8 @@ func TestManagerThatDoesNotRead(t *testing.T) {
 	if err := nextest.Await(t, late, "an error"); !os.IsTimeout(err) && !strings.Contains(err.Error(), "timeout") {
 		t.Error(err)
 	}
+	begin := time.Now() // who tells of progress may hold up others meanwhile
+	if err := n.Status("drains"); err == nil || time.Since(begin) > 900*time.Millisecond {
+		t.Errorf("status after %s: %v", time.Since(begin), err)
+	}
 }
