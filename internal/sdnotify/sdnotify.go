@@ -69,10 +69,12 @@ func (n *Notifier) Watchdog() time.Duration {
 }
 
 // Ready says that the service has started.
-func (n *Notifier) Ready(status string) error { return n.send(patience, "READY=1", "STATUS="+line(status)) }
+func (n *Notifier) Ready(status string) error {
+	return n.send(patience, "READY=1", "STATUS="+line(status))
+}
 
 // Status says in a few words what the service does.
-func (n *Notifier) Status(status string) error { return n.send(haste, "STATUS=" + line(status)) }
+func (n *Notifier) Status(status string) error { return n.send(haste, "STATUS="+line(status)) }
 
 // Alive keeps the manager's watchdog from ending the service.
 func (n *Notifier) Alive() error { return n.send(patience, "WATCHDOG=1") }
