@@ -224,6 +224,17 @@ func TestLameDuckEndsRestarts(t *testing.T) {
 	b.event(t, nex.WorkloadUndeployed{})
 }
 
+// TestLameDuckEndsRestartsToCome: the service has ended already.
+func TestLameDuckEndsRestartsToCome(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	id := b.deploy(t, service("s", true))
+	b.event(t, nex.WorkloadDeployed{})
+	b.host.taken()[0].exit(id, guest.Exit{Code: 1})
+	b.event(t, nex.WorkloadRestarting{})
+	b.EndRestarts()
+	b.event(t, nex.WorkloadUndeployed{})
+}
+
 func TestFailedDeployLeavesNothing(t *testing.T) {
 	b := newBench(t, workload.Limits{})
 	fail := func(spec workload.Spec) error {

@@ -118,7 +118,7 @@ func (w *workload) run(ctx context.Context, started chan<- error) {
 		}
 		w.tell(last, delay)
 		w.part(last.fault)
-		if !sleep(ctx, delay) {
+		if !sleep(ctx, delay) || !w.m.restarts() {
 			break
 		}
 	}
