@@ -17,6 +17,9 @@ const (
 	TagUnsafe   = "nex.unsafe"  // "true" without a sandbox
 	TagSandbox  = "nex.sandbox" // a [Sandbox]; unknown to Nex 0.2.7
 	TagLameDuck = "nex.lameduck"
+	// TagSandboxMissing says what the host does not have of the node's sandbox,
+	// each part with its reason. It is not there if nothing is missing.
+	TagSandboxMissing = "nex.sandbox.missing"
 )
 
 // AuctionRequest describes what a node must offer to bid. Empty fields ask for

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 
 	"nex/internal/agent"
+	"nex/internal/confine"
 	"nex/internal/guest"
 )
 
@@ -26,7 +27,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, version)
 		return 0
 	}
-	if err := serve(args); err != nil {
+	if err := confine.Main(func(box confine.Sandbox) error { return serve(args, box) }); err != nil {
 		fmt.Fprintln(stderr, "nex-agent:", err)
 		return 1
 	}
@@ -34,7 +35,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 }
 
 // serve works in the current directory, which a node makes for each agent.
-func serve(args []string) error {
+func serve(args []string, box confine.Sandbox) error {
 	if len(args) > 0 {
 		return fmt.Errorf("unexpected argument %q", args[0])
 	}
@@ -48,5 +49,6 @@ func serve(args []string) error {
 	}
 	return agent.Run(context.Background(), link, agent.Config{
 		Version: version, Dir: dir, Cache: os.Getenv(guest.CacheVariable), Quit: func() { os.Exit(1) },
+		Confine: box.Service, Notice: box.Notice,
 	})
 }

@@ -35,6 +35,11 @@ type Config struct {
 	Dir     string // an empty private directory
 	Cache   string // outlives the agent and keeps compiled code; "" means compile each time
 	Quit    func() // ends this process at once, with all that runs in it
+
+	// Confine restricts the calling thread, and the service that it starts, to the
+	// directory of a workload; nil does not.
+	Confine func(dir string) error
+	Notice  string // the first line in the log of every service; "" for none
 }
 
 // Run serves the node at the other end of conn until the link or ctx ends.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -95,10 +96,17 @@ func (a *agent) startService(d guest.Deploy, path string, log runtime.Log) (runt
 	if err := os.Rename(path, named); err != nil {
 		return nil, fmt.Errorf("name executable: %w", err)
 	}
+	if a.cfg.Notice != "" {
+		log(slog.LevelInfo, a.cfg.Notice)
+	}
+	var restrict func() error
+	if a.cfg.Confine != nil {
+		restrict = func() error { return a.cfg.Confine(filepath.Dir(path)) }
+	}
 	return a.withHost(d, filepath.Dir(path), log, func(env map[string]string) (runtime.Service, error) {
 		return native.Start(native.Options{
 			Path: named, Dir: home, Args: d.Argv, Env: env, Static: d.Static, Log: log,
-			Grace: d.Settings.StopGrace(),
+			Grace: d.Settings.StopGrace(), Confine: restrict,
 		})
 	})
 }

@@ -29,6 +29,12 @@ type Config struct {
 	MaxMachines int
 	// Sandbox is what machines are made of.
 	Sandbox nex.Sandbox
+	// OSNetwork is the network of machines whose sandbox is os: [NoNetwork] or
+	// [HostNetwork].
+	OSNetwork string
+	// BestEffort goes on without the parts of a sandbox that the host does not
+	// have.
+	BestEffort bool
 	// Tags are the operator's labels of this node. Never nil.
 	Tags map[string]string
 	// WorkloadTypes are the types the node accepts: native, v8, wasm. Never empty.
@@ -84,6 +90,12 @@ type Limits struct {
 	MaxWorkloadBytes int64 // artifact bytes of one workload
 }
 
+// The networks of a machine whose sandbox is os.
+const (
+	NoNetwork   = "none" // loopback of its own
+	HostNetwork = "host" // the host's
+)
+
 // MaxPool is the most machines a node keeps ready.
 const MaxPool = 256
 
@@ -100,6 +112,7 @@ func Default() Config {
 	return Config{
 		PoolSize:            1,
 		Sandbox:             nex.SandboxMicroVM,
+		OSNetwork:           NoNetwork,
 		Tags:                map[string]string{},
 		WorkloadTypes:       []nex.WorkloadType{nex.Native, nex.V8, nex.Wasm},
 		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$KV.>", "$O.>", "$NEX.>", "_INBOX.>"},

@@ -31,6 +31,9 @@ func (d draft) finish() (Config, error) {
 	if cfg.Sandbox, err = chooseSandbox(d.sandbox, d.noSandbox); err != nil {
 		return Config{}, err
 	}
+	if n := cfg.OSNetwork; n != NoNetwork && n != HostNetwork {
+		return Config{}, fmt.Errorf(`"os_sandbox": {"network": %q} cannot be; choose none or host`, n)
+	}
 	if cfg.WorkloadTypes, err = knownTypes(d.WorkloadTypes); err != nil {
 		return Config{}, err
 	}

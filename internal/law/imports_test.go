@@ -12,13 +12,14 @@ import (
 var mayImport = map[string]string{
 	// The public contract, and what stands on nothing else.
 	"nex":      "",
+	"confine":  "nex",
 	"keyfile":  "",
 	"law":      "",
 	"sdnotify": "",
 	"undo":     "",
 
 	// The guest's side: the agent runs engines, and alone knows which there are.
-	"cmd/nex-agent":      "agent guest",
+	"cmd/nex-agent":      "agent confine guest",
 	"bench":              "nex",
 	"agent":              "guest hostsock runtime runtime/js runtime/js/quickjs runtime/js/v8 runtime/native runtime/wasm nex",
 	"hostsock":           "runtime nex",
@@ -34,11 +35,11 @@ var mayImport = map[string]string{
 
 	// The node's side. Workloads know guests, never the machines around them.
 	"cmd/nex":             "config keyfile node preflight rootfs sdnotify nex",
-	"node":                "artifact config control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu sdnotify undo workload nex",
+	"node":                "artifact config confine control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu sdnotify undo workload nex",
 	"config":              "hostsvc nex",
 	"control":             "nex",
 	"workload":            "artifact guest undo nex",
-	"machine":             "guest undo nex",
+	"machine":             "confine guest undo nex",
 	"machine/firecracker": "machine guest undo nex",
 	"machine/ossandbox":   "machine guest undo nex",
 	"machine/qemu":        "machine guest undo nex",
@@ -49,7 +50,7 @@ var mayImport = map[string]string{
 
 	// Test support. What rawclient knows of the wire it knows from its description.
 	"rawclient": "",
-	"nextest":   "agent guest machine runtime undo nex",
+	"nextest":   "agent confine guest machine runtime undo nex",
 }
 
 // onlyImporter says which package alone may import a library, so that the rest

@@ -67,7 +67,7 @@ func invoke(g *machine.Guest, payload []byte, timeout time.Duration) <-chan resu
 
 func TestLinkCarriesCalls(t *testing.T) {
 	overEachLink(t, func(t *testing.T, link func(*machine.Processes) machine.Launcher) {
-		g, _, _ := bootOn(t, link)
+		g, _, _ := bootOn(t, plain(t), link)
 		runJS(t, g, `(subject, payload) => payload`, guest.Sink{})
 		for _, size := range []int{0, 1, 1 << 10, 256 << 10, 1<<20 + 1} {
 			payload := make([]byte, size)
@@ -94,7 +94,7 @@ func TestLinkCarriesCalls(t *testing.T) {
 // answer to a host call sees the deadline pass, and lives.
 func TestLinkWaitsNoLongerThanACall(t *testing.T) {
 	overEachLink(t, func(t *testing.T, link func(*machine.Processes) machine.Launcher) {
-		g, pid, _ := bootOn(t, link)
+		g, pid, _ := bootOn(t, plain(t), link)
 		asked, end := make(chan struct{}, 100), make(chan struct{})
 		defer close(end)
 		sink := guest.Sink{Host: func(context.Context, guest.HostCall) (guest.Message, error) {
@@ -126,7 +126,7 @@ func TestLinkWaitsNoLongerThanACall(t *testing.T) {
 // is their log.
 func TestPrintingDoesNotReachTheLink(t *testing.T) {
 	overEachLink(t, func(t *testing.T, link func(*machine.Processes) machine.Launcher) {
-		g, _, _ := bootOn(t, link)
+		g, _, _ := bootOn(t, plain(t), link)
 		lines := make(chan string, 5000)
 		sink := guest.Sink{Log: func(_ slog.Level, text string) { lines <- text }, Exited: func(guest.Exit) {}}
 		runJS(t, g, `() => { for (let i = 0; i < 100; i++) console.log("line") }`, sink)
@@ -148,7 +148,7 @@ func TestPrintingDoesNotReachTheLink(t *testing.T) {
 
 func TestKilledAgentLeavesNothing(t *testing.T) {
 	overEachLink(t, func(t *testing.T, link func(*machine.Processes) machine.Launcher) {
-		g, pid, dir := bootOn(t, link)
+		g, pid, dir := bootOn(t, plain(t), link)
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -166,7 +166,7 @@ func TestKilledAgentLeavesNothing(t *testing.T) {
 // are gone.
 func TestReleaseOfABusyMachine(t *testing.T) {
 	overEachLink(t, func(t *testing.T, link func(*machine.Processes) machine.Launcher) {
-		g, pid, dir := bootOn(t, link)
+		g, pid, dir := bootOn(t, plain(t), link)
 		asked := make(chan struct{}, 1)
 		runJS(t, g, `() => hostServices.kv.get("k")`, guest.Sink{Host: func(ctx context.Context, _ guest.HostCall) (guest.Message, error) {
 			asked <- struct{}{}

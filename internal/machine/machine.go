@@ -2,8 +2,8 @@
 // booted ones whose agents have said hello. A machine is used for one tenant
 // and then destroyed, never given back.
 //
-// A [Launcher] makes one kind of machine; Processes is the one without a
-// sandbox. All types are safe for concurrent use. The package knows nothing of
+// A [Launcher] makes one kind of machine; Processes are those that share the
+// host's kernel, with the OS sandbox or without. All types are safe for concurrent use. The package knows nothing of
 // workloads or of NATS.
 package machine
 

@@ -9,15 +9,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+
+	"nex/internal/confine"
 )
 
-// Processes launches agents as plain child processes: no sandbox, for
+// Processes launches agents as child processes: in the OS sandbox, or plain, for
 // development and for hosts that are sandboxed themselves.
 type Processes struct {
 	Agent string // path of the nex-agent executable
 	Dir   string // holds a directory per machine
-	Cache string // where agents keep compiled code, below it a directory per tenant; "" means nowhere
+	Cache string // where agents keep compiled code, below it a directory per tenant; "" means nowhere; confined ones compile each time
 	Log   *slog.Logger
+
+	Confine *confine.Config // the OS sandbox; nil for none
 }
 
 // AgentName is the agent's file name on this system.

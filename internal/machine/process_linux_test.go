@@ -1,6 +1,7 @@
 package machine_test
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"os"
@@ -12,34 +13,67 @@ import (
 	"time"
 
 	"nex"
+	"nex/internal/confine"
 	"nex/internal/guest"
 	"nex/internal/machine"
 	"nex/internal/nextest"
 )
 
+// plain machines have no sandbox.
+func plain(t *testing.T) *machine.Processes {
+	return &machine.Processes{Agent: nextest.AgentPath(t)}
+}
+
+// kinds runs a test over plain machines and confined ones.
+func kinds(t *testing.T, test func(t *testing.T, l *machine.Processes)) {
+	t.Run("plain", func(t *testing.T) { test(t, plain(t)) })
+	for _, network := range []confine.Network{confine.NoNetwork, confine.HostNetwork} {
+		t.Run("confined, network "+string(network), func(t *testing.T) { test(t, confined(t, network)) })
+	}
+}
+
 // boot launches a real agent and returns its guest and its process id.
-func boot(t *testing.T) (g *machine.Guest, pid int, dir string) {
+func boot(t *testing.T, l *machine.Processes) (g *machine.Guest, pid int, dir string) {
 	t.Helper()
-	return bootOn(t, links["socket pair"])
+	return bootOn(t, l, links["socket pair"])
 }
 
 // bootOn is [boot] over a kind of link.
-func bootOn(t *testing.T, link func(*machine.Processes) machine.Launcher) (g *machine.Guest, pid int, dir string) {
+func bootOn(t *testing.T, l *machine.Processes, link func(*machine.Processes) machine.Launcher) (g *machine.Guest, pid int, dir string) {
 	t.Helper()
-	dir = t.TempDir()
-	p := fill(t, link(&machine.Processes{Agent: nextest.AgentPath(t), Dir: dir, Log: slog.New(slog.DiscardHandler)}), 0)
+	l.Dir, l.Log = t.TempDir(), slog.New(slog.NewTextHandler(t.Output(), nil))
+	before := children(t)
+	p := fill(t, link(l), 0)
 	g, err := p.Take(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.Release)
-	for pid := range processes(t) {
-		if cwd, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd"); err == nil && cwd == filepath.Join(dir, g.ID()) {
-			return g, pid, dir
+	for pid := range children(t) {
+		if !before[pid] {
+			return g, pid, l.Dir
 		}
 	}
 	t.Fatal("the agent's process was not found")
 	panic("unreachable")
+}
+
+// children are this process's.
+func children(t *testing.T) map[int]bool {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[int]bool{}
+	for _, path := range tasks {
+		list, _ := os.ReadFile(path) // the thread may have ended
+		for _, field := range strings.Fields(string(list)) {
+			pid, _ := strconv.Atoi(field)
+			all[pid] = true
+		}
+	}
+	return all
 }
 
 // processes maps the live processes of this host to their sessions.
@@ -69,11 +103,14 @@ func processes(t *testing.T) map[int]int {
 
 func TestProcessHasItsOwnDirectoryAndCleanEnvironment(t *testing.T) {
 	t.Setenv("NEX_TEST_SECRET", "do not pass on")
-	overEachLink(t, ownDirectoryAndCleanEnvironment)
+	overEachLink(t, func(t *testing.T, link func(*machine.Processes) machine.Launcher) {
+		ownDirectoryAndCleanEnvironment(t, plain(t), link)
+	})
+	kinds(t, func(t *testing.T, l *machine.Processes) { ownDirectoryAndCleanEnvironment(t, l, links["socket pair"]) })
 }
 
-func ownDirectoryAndCleanEnvironment(t *testing.T, link func(*machine.Processes) machine.Launcher) {
-	g, pid, dir := bootOn(t, link)
+func ownDirectoryAndCleanEnvironment(t *testing.T, l *machine.Processes, link func(*machine.Processes) machine.Launcher) {
+	g, pid, dir := bootOn(t, l, link)
 	fi, err := os.Stat(filepath.Join(dir, g.ID()))
 	if err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("machine directory: %v, %v", fi.Mode(), err)
@@ -82,7 +119,7 @@ func ownDirectoryAndCleanEnvironment(t *testing.T, link func(*machine.Processes)
 	if err != nil || strings.Contains(string(env), "NEX_TEST_SECRET") {
 		t.Errorf("agent's environment is %q, %v", env, err)
 	}
-	if g.Hello().Version != "test" || len(g.Hello().Types) != 3 {
+	if version := g.Hello().Version; version != "test" && version != "development" || len(g.Hello().Types) != 3 {
 		t.Errorf("hello %+v", g.Hello())
 	}
 }
@@ -90,7 +127,7 @@ func ownDirectoryAndCleanEnvironment(t *testing.T, link func(*machine.Processes)
 // TestAgentsAreKilledBeforeTheirNode when the kernel runs out of memory, and so
 // is what they start.
 func TestAgentsAreKilledBeforeTheirNode(t *testing.T) {
-	score := func(process string) int {
+	score := func(t *testing.T, process string) int {
 		t.Helper()
 		data, err := os.ReadFile("/proc/" + process + "/oom_score_adj")
 		if err != nil {
@@ -102,42 +139,38 @@ func TestAgentsAreKilledBeforeTheirNode(t *testing.T) {
 		}
 		return n
 	}
-	_, pid, _ := boot(t)
-	if got, want := score(strconv.Itoa(pid)), min(score("self")+500, 1000); got != want {
-		t.Errorf("the agent's score is %d, want %d", got, want)
-	}
+	kinds(t, func(t *testing.T, l *machine.Processes) {
+		_, pid, _ := boot(t, l)
+		if got, want := score(t, strconv.Itoa(pid)), min(score(t, "self")+500, 1000); got != want {
+			t.Errorf("the agent's score is %d, want %d", got, want)
+		}
+	})
 }
 
 func TestReleaseLeavesNothing(t *testing.T) {
-	g, pid, dir := boot(t)
-	g.Release()
-	if _, alive := processes(t)[pid]; alive {
-		t.Error("the agent is alive")
-	}
-	if left, _ := os.ReadDir(dir); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
-	}
+	kinds(t, func(t *testing.T, l *machine.Processes) {
+		g, pid, dir := boot(t, l)
+		g.Release()
+		if _, alive := processes(t)[pid]; alive {
+			t.Error("the agent is alive")
+		}
+		if left, _ := os.ReadDir(dir); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	})
 }
 
 // TestKilledAgentTakesItsServicesAlong kills an agent whose service has
 // children in a process group of their own.
 func TestKilledAgentTakesItsServicesAlong(t *testing.T) {
-	g, pid, dir := boot(t)
+	g, pid, dir := boot(t, plain(t))
 	script := "#!/bin/sh\nset -m\nsleep 1000 &\nsleep 1000 &\necho started\nwait\n"
-	lines := make(chan string, 1)
-	sink := guest.Sink{
-		Log: func(_ slog.Level, text string) {
-			if text == "started" { // not what the shell says of a missing terminal
-				lines <- text
-			}
-		},
-		Exited: func(e guest.Exit) { t.Errorf("service exited: %s", e.Message) },
+	lines := serve(t, g, guest.Deploy{}, []byte(script))
+	for line := range lines {
+		if line == "started" { // not what the shell says of a missing terminal
+			break
+		}
 	}
-	d := guest.Deploy{ID: "w", Name: "service", Type: nex.Native, SHA256: sha256Hex(script)}
-	if err := g.Deploy(t.Context(), d, strings.NewReader(script), sink); err != nil {
-		t.Fatal(err)
-	}
-	nextest.Await(t, lines, "the service to start")
 	if n := inSession(t, pid); n < 4 { // agent, shell, two sleeps
 		t.Fatalf("%d processes in the agent's session", n)
 	}
@@ -184,6 +217,21 @@ func TestHungAgentIsLost(t *testing.T) {
 	if left, _ := os.ReadDir(dir); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+// serve deploys a service, which must not end, and returns what it prints.
+func serve(t *testing.T, g *machine.Guest, d guest.Deploy, program []byte) <-chan string {
+	t.Helper()
+	lines := make(chan string, 10_000)
+	sink := guest.Sink{
+		Log:    func(_ slog.Level, text string) { lines <- text },
+		Exited: func(e guest.Exit) { t.Errorf("service exited: %s", e.Message); lines <- "exited" },
+	}
+	d.ID, d.Name, d.Type, d.SHA256 = "w", "service", nex.Native, sha256Hex(string(program))
+	if err := g.Deploy(t.Context(), d, bytes.NewReader(program), sink); err != nil {
+		t.Fatal(err)
+	}
+	return lines
 }
 
 func inSession(t *testing.T, session int) int {

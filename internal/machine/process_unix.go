@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -59,13 +60,20 @@ func (p *Processes) Launch(_ context.Context, id string) (Machine, error) {
 	m.cmd = exec.Command(p.Agent)
 	m.cmd.Dir = dir
 	m.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir}
-	if p.Cache != "" {
+	if p.Cache != "" && p.Confine == nil {
 		p.tidyCache()
 		m.cmd.Env = append(m.cmd.Env, guest.CacheVariable+"="+p.Cache)
 	}
 	m.cmd.ExtraFiles = []*os.File{far}
 	m.cmd.SysProcAttr = sessionAttr()
 	m.cmd.WaitDelay = drain
+	if p.Confine != nil { // the last change to the command
+		release, err := p.Confine.Apply(m.cmd, id)
+		if err != nil {
+			return nil, fmt.Errorf("confine agent: %w", err)
+		}
+		defer release()
+	}
 	output, input := io.Pipe()
 	m.cmd.Stdout, m.cmd.Stderr = input, input
 	started := make(chan error, 1)
@@ -117,9 +125,26 @@ func (m *process) run(started chan<- error, output *io.PipeReader, input *io.Pip
 	_ = input.Close() // a pipe's Close returns nil
 	reader.Wait()
 	m.log.Debug("Agent ended", "status", err)
-	if err := os.RemoveAll(m.dir); err != nil {
+	if err := removeAll(m.dir); err != nil {
 		m.log.Error("Machine directory cannot be removed", "error", err)
 	}
+}
+
+// removeAll is [os.RemoveAll] for files of a workload, which may have closed its
+// directories to its own user.
+func removeAll(dir string) error {
+	if os.RemoveAll(dir) == nil {
+		return nil
+	}
+	// On the way down each is opened before it is read. What stays closed is what
+	// the second attempt reports.
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }
 
 func (m *process) ID() string            { return m.id }

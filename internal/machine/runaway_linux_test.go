@@ -10,6 +10,7 @@ import (
 
 	"nex"
 	"nex/internal/guest"
+	"nex/internal/machine"
 	"nex/internal/nextest"
 )
 
@@ -20,7 +21,7 @@ const endless = `() => Array.prototype.indexOf.call({length: 2**53 - 1}, 1)`
 // TestAgentEndsWithCodeThatDoesNotStop: the call is late, not lost, the agent
 // says whose code it was, and is gone.
 func TestAgentEndsWithCodeThatDoesNotStop(t *testing.T) {
-	g, pid, _ := boot(t)
+	g, pid, _ := boot(t, &machine.Processes{Agent: nextest.AgentPath(t)})
 	faults := make(chan guest.Fault, 1)
 	d := guest.Deploy{
 		ID: "w", Name: "w", File: "w.js", Type: nex.V8, SHA256: sha256Hex(endless), Settings: nex.Settings{Engine: nex.EngineQuickJS},

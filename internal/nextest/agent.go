@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"nex/internal/agent"
+	"nex/internal/confine"
 	"nex/internal/guest"
 	"nex/internal/machine"
 )
@@ -23,6 +24,7 @@ func Main(m *testing.M) {
 		os.Exit(RunAgent())
 	}
 	goleak.VerifyTestMain(m,
+		goleak.Cleanup(func(code int) { _ = os.RemoveAll(built.dir); os.Exit(code) }), // "" is nothing
 		// A JetStream context that has published leaves this behind when its
 		// connection closes first.
 		goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
@@ -46,15 +48,20 @@ func AgentPath(t testing.TB) string {
 
 // RunAgent is the main function of a real agent; it returns the exit code.
 func RunAgent() int {
-	dir, err := os.Getwd()
-	if err == nil {
-		var link net.Conn
-		if link, err = agent.InheritedLink(); err == nil {
-			err = agent.Run(context.Background(), link, agent.Config{
-				Version: "test", Dir: dir, Cache: os.Getenv(guest.CacheVariable), Quit: func() { os.Exit(1) },
-			})
+	err := confine.Main(func(box confine.Sandbox) error {
+		dir, err := os.Getwd()
+		if err != nil {
+			return err
 		}
-	}
+		link, err := agent.InheritedLink()
+		if err != nil {
+			return err
+		}
+		return agent.Run(context.Background(), link, agent.Config{
+			Version: "test", Dir: dir, Cache: os.Getenv(guest.CacheVariable), Quit: func() { os.Exit(1) },
+			Confine: box.Service, Notice: box.Notice,
+		})
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "nex-agent:", err)
 		return 1

@@ -118,7 +118,7 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 	}
 	local := cfg // its log is not published
 	system := newSystemLog(&cfg)
-	launcher, err := newLauncher(cfg, state)
+	launcher, missing, err := newLauncher(ctx, cfg, state)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 		return err
 	}
 	n := &node{
-		cfg: cfg, identity: id, started: time.Now(), now: cfg.Now, fixedTags: tagsOf(cfg.Settings, id.id),
+		cfg: cfg, identity: id, started: time.Now(), now: cfg.Now, fixedTags: tagsOf(cfg.Settings, id.id, missing),
 		log: cfg.Log, reporter: newReporter(nc, id.id, cfg.Log), unheard: rate.Sometimes{First: 1, Interval: warnEvery},
 	}
 	if n.now == nil {
@@ -264,19 +264,6 @@ func (g guests) Take(ctx context.Context) (workload.Guest, error) {
 	return m, nil
 }
 
-// newLauncher makes the launcher for the configured sandbox.
-func newLauncher(cfg Config, state *state) (machine.Launcher, error) {
-	if s := cfg.Settings.Sandbox; s != nex.SandboxNone {
-		return nil, nex.Errorf(nex.Unsupported, "sandbox %q is not available in this build: set \"no_sandbox\": true (workloads then run as plain processes of this user)", s)
-	}
-	agent, err := machine.FindAgent(cfg.Settings.AgentPath)
-	if err != nil {
-		return nil, err
-	}
-	cfg.Log.Warn("Workloads run without a sandbox, as plain processes of this user", "agent", agent)
-	return &machine.Processes{Agent: agent, Dir: state.machines(), Cache: state.compiled(), Log: cfg.Log}, nil
-}
-
 // connect returns at once, connected or not, and never gives up. The channel
 // is closed when the connection is there for the first time.
 func connect(cfg Config, id string) (*nats.Conn, <-chan struct{}, error) {
@@ -348,8 +335,9 @@ func drain(nc *nats.Conn, log *slog.Logger) {
 	}
 }
 
-// tagsOf are the configured tags and those every node has.
-func tagsOf(s config.Config, id string) map[string]string {
+// tagsOf are the configured tags and those every node has. missing is what its
+// sandbox lacks.
+func tagsOf(s config.Config, id string, missing []string) map[string]string {
 	t := maps.Clone(s.Tags)
 	if t[nex.TagName] == "" {
 		t[nex.TagName] = defaultName(id)
@@ -358,6 +346,10 @@ func tagsOf(s config.Config, id string) map[string]string {
 	t[nex.TagSandbox] = string(s.Sandbox)
 	if s.Sandbox == nex.SandboxNone {
 		t[nex.TagUnsafe] = "true"
+	}
+	delete(t, nex.TagSandboxMissing)
+	if len(missing) > 0 {
+		t[nex.TagSandboxMissing] = strings.Join(missing, "; ")
 	}
 	return t
 }

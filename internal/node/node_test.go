@@ -51,8 +51,14 @@ type rig struct {
 	end    func()
 }
 
+// settings are those of a node without a sandbox, in tests that [TestInSandbox]
+// runs with one.
 func settings(t *testing.T) config.Config {
 	s := config.Default()
+	if strings.HasPrefix(t.Name(), "TestInSandbox/") {
+		s.Sandbox, s.AgentPath, s.HandshakeTimeout = nex.SandboxOS, nextest.StaticAgent(t), nextest.Patience
+		return s
+	}
 	s.Sandbox, s.AgentPath = nex.SandboxNone, nextest.AgentPath(t)
 	s.HandshakeTimeout = nextest.Patience
 	return s
@@ -117,7 +123,8 @@ func runConfig(t *testing.T, cfg node.Config) (info nex.NodeInfo, end func()) {
 	return nextest.Await(t, ready, "the node"), end
 }
 
-// agents lists the processes that work below a node's state directory.
+// agents lists the processes that work below a node's state directory, and all
+// agents of this process that are in a sandbox.
 func agents(t *testing.T, dir string) (pids []int) {
 	t.Helper()
 	links, err := filepath.Glob("/proc/[0-9]*/cwd")
@@ -126,12 +133,20 @@ func agents(t *testing.T, dir string) (pids []int) {
 	}
 	for _, link := range links {
 		cwd, err := os.Readlink(link)
-		if err == nil && strings.HasPrefix(cwd, dir) {
-			pid, _ := strconv.Atoi(strings.Split(link, "/")[2])
+		process := strings.Split(link, "/")[2]
+		if err == nil && (strings.HasPrefix(cwd, dir) || cwd == "/nex" && isChild(process)) {
+			pid, _ := strconv.Atoi(process)
 			pids = append(pids, pid)
 		}
 	}
 	return pids
+}
+
+// isChild reports whether a process is one of this.
+func isChild(pid string) bool {
+	stat, _ := os.ReadFile("/proc/" + pid + "/stat") // it may have ended
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	return len(fields) > 1 && fields[1] == strconv.Itoa(os.Getpid())
 }
 
 // upload stores an artifact and returns the workload that runs it.

@@ -24,17 +24,26 @@ const maxInterpreter = 256
 // right format and architecture or a script, and what it needs to start with.
 // What is wrong with the file is a [nex.Error] with code Invalid.
 func Check(path string) error {
-	_, err := inspect(path)
-	return err
+	needs, err := inspect(path)
+	if err != nil || needs.program == "" {
+		return err
+	}
+	if _, err := os.Stat(needs.program); err != nil {
+		return refuse("needs %s to start, which this node does not have: %s", needs.program, advice(needs))
+	}
+	return nil
 }
 
 // CheckStatic is [Check] for machines that hold nothing but the file itself:
-// it takes only binaries without dynamically linked dependencies.
+// it takes only binaries without dynamically linked dependencies, for the very
+// processor: their filters of system calls know no other.
 func CheckStatic(path string) error {
 	needs, err := inspect(path)
 	switch {
 	case err != nil:
 		return err
+	case needs.narrow:
+		return refuse("is a 32-bit executable; only those for %s run here", goruntime.GOARCH)
 	case needs.script:
 		return refuse("is a script; only statically linked binaries run here")
 	case needs.program != "":
@@ -48,6 +57,7 @@ func CheckStatic(path string) error {
 type interpreter struct {
 	program string
 	script  bool
+	narrow  bool // is for the 32-bit brother of this processor
 }
 
 func inspect(path string) (interpreter, error) {
@@ -64,14 +74,7 @@ func inspect(path string) (interpreter, error) {
 		}
 		return interpreter{}, fmt.Errorf("read native binary: %w", err)
 	}
-	needs, err := recognise(f, head[:n])
-	if err != nil || needs.program == "" {
-		return needs, err
-	}
-	if _, err := os.Stat(needs.program); err != nil {
-		return needs, refuse("needs %s to start, which this node does not have: %s", needs.program, advice(needs))
-	}
-	return needs, nil
+	return recognise(f, head[:n])
 }
 
 func advice(needs interpreter) string {
@@ -147,6 +150,7 @@ func inspectELF(r io.ReaderAt) (interpreter, error) {
 	if arch != goruntime.GOARCH && !(arch == "386" && goruntime.GOARCH == "amd64") {
 		return interpreter{}, refuse("is built for %s, this node is %s", arch, goruntime.GOARCH)
 	}
+	needs := interpreter{narrow: arch != goruntime.GOARCH}
 	for _, p := range f.Progs {
 		if p.Type != elf.PT_INTERP {
 			continue
@@ -155,9 +159,10 @@ func inspectELF(r io.ReaderAt) (interpreter, error) {
 		if err != nil {
 			return interpreter{}, refuse("is a damaged ELF file: %v", err)
 		}
-		return interpreter{program: string(bytes.TrimRight(name, "\x00"))}, nil
+		needs.program = string(bytes.TrimRight(name, "\x00"))
+		break
 	}
-	return interpreter{}, nil
+	return needs, nil
 }
 
 // architecture returns what Go calls the machine that f is for.

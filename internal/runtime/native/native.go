@@ -38,6 +38,10 @@ type Options struct {
 	Grace  time.Duration     // from SIGTERM to SIGKILL; 0 means 10 seconds
 	Static bool              // refuse what CheckStatic refuses
 	Log    runtime.Log       // receives standard output as INFO, standard error as ERROR
+
+	// Confine, if set, restricts the calling thread, and so what is started from
+	// it. Nothing else runs on that thread afterwards.
+	Confine func() error
 }
 
 // Process is a service that has started.
@@ -90,7 +94,7 @@ func Start(o Options) (*Process, error) {
 		path: path,
 		argv: append([]string{o.Path}, o.Args...),
 		attr: os.ProcAttr{Dir: o.Dir, Env: env, Sys: attributes()},
-	}, o.Log, started)
+	}, o, started)
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start native service: %w", err)
 	}
@@ -150,13 +154,18 @@ type program struct {
 
 // supervise sees the process through from its start to the last byte of its
 // output.
-func (p *Process) supervise(prog program, log runtime.Log, started chan<- error) {
+func (p *Process) supervise(prog program, o Options, started chan<- error) {
 	// The kernel kills the child when the thread that made it ends, so that
 	// thread must not end before the child.
 	goruntime.LockOSThread()
-	defer goruntime.UnlockOSThread()
+	if o.Confine == nil {
+		defer goruntime.UnlockOSThread() // a thread that stays locked ends with its goroutine
+	} else if err := o.Confine(); err != nil {
+		started <- err
+		return
+	}
 
-	out, err := openOutput(log)
+	out, err := openOutput(o.Log)
 	if err != nil {
 		started <- err
 		return
