@@ -104,8 +104,15 @@ type WorkloadHealth struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// WorkloadLimitHit is emitted when a service met one of its limits. Unknown to
-// Nex 0.2.7.
+// The causes of [WorkloadLimitHit].
+const (
+	CauseOOM  = "oom_killed" // it wanted more memory, and processes of it were killed
+	CausePIDs = "pids"       // it wanted more processes and threads, which did not begin
+	CauseDisk = "disk"       // its directory held more, or a file of it was to; it was ended
+)
+
+// WorkloadLimitHit is emitted when a service met one of its limits: for
+// processes that could not begin at most once a minute. Unknown to Nex 0.2.7.
 type WorkloadLimitHit struct {
 	Name string `json:"workload_name"`
 	// Cause is oom_killed, pids or disk.

@@ -18,6 +18,9 @@ import (
 var version = "development"
 
 func main() {
+	if code, was := agent.Shim(os.Args); was {
+		os.Exit(code)
+	}
 	debug.SetGCPercent(400) // what the agent itself has is little
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -47,8 +50,13 @@ func serve(args []string, box confine.Sandbox) error {
 	if err != nil {
 		return err
 	}
+	doors, err := agent.InheritedDoors()
+	if err != nil {
+		return err
+	}
 	return agent.Run(context.Background(), link, agent.Config{
 		Version: version, Dir: dir, Cache: os.Getenv(guest.CacheVariable), Quit: func() { os.Exit(1) },
 		Confine: box.Service, Notice: box.Notice,
+		Alone: true, Doors: doors,
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"hash"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 	"nex"
 	"nex/internal/guest"
 	"nex/internal/runtime"
+	"nex/internal/runtime/native"
 )
 
 // closeTimeout bounds the end of one workload when the agent ends.
@@ -40,7 +42,15 @@ type Config struct {
 	// directory of a workload; nil does not.
 	Confine func(dir string) error
 	Notice  string // the first line in the log of every service; "" for none
+	// Alone says that this process is an agent and nothing else, and begins its
+	// main function with [Shim].
+	Alone bool
+	Doors []*os.File // to where services are limited, see [InheritedDoors]
 }
+
+// Shim is for the beginning of main: an agent starts its program again, to
+// become a service. It returns false if args are not for that.
+func Shim(args []string) (code int, was bool) { return native.Shim(args) }
 
 // Run serves the node at the other end of conn until the link or ctx ends.
 // Then every workload has ended too.
@@ -88,7 +98,11 @@ type workload struct {
 	function runtime.Function
 	service  runtime.Service
 	dir      string
-	stopping bool // guarded by agent.mu
+	log      *throttle
+	given    int64         // bytes in dir before a service began
+	stopping bool          // guarded by agent.mu
+	cause    string        // why the agent ended the service; guarded by agent.mu
+	over     chan struct{} // closed when a service has ended
 }
 
 // dir is where everything of one workload lives.
@@ -132,7 +146,7 @@ func (a *agent) Deploy(ctx context.Context, d guest.Deploy) (err error) {
 	a.loading[d.ID] = l
 	a.mu.Unlock()
 	w, err := a.load(ctx, d)
-	if err == nil && !a.register(ctx, d.ID, w) {
+	if err == nil && !a.register(ctx, d.ID, w, disk(d)) {
 		return errors.Join(ctx.Err(), w.end(context.WithoutCancel(ctx)))
 	}
 	if err != nil {
@@ -141,8 +155,12 @@ func (a *agent) Deploy(ctx context.Context, d guest.Deploy) (err error) {
 	return nil
 }
 
-// register makes a loaded workload known, unless it is not wanted any more.
-func (a *agent) register(ctx context.Context, id string, w *workload) bool {
+// disk is how many bytes the directory of a workload may hold, 0 for any number.
+func disk(d guest.Deploy) int64 { return int64(d.Settings.Resources.DiskMiB) << 20 }
+
+// register makes a loaded workload known, unless it is not wanted any more. Its
+// directory may hold as much as disk.
+func (a *agent) register(ctx context.Context, id string, w *workload, disk int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.loading, id)
@@ -152,6 +170,7 @@ func (a *agent) register(ctx context.Context, id string, w *workload) bool {
 	a.workloads[id] = w
 	if w.service != nil {
 		a.waits.Go(func() { a.wait(id, w) })
+		a.watchDisk(id, w, disk)
 	}
 	return true
 }
@@ -178,11 +197,13 @@ func (a *agent) load(ctx context.Context, d guest.Deploy) (*workload, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &workload{dir: a.dir(d.ID)}
-	log := func(level slog.Level, text string) { a.server.Log(d.ID, level, text) }
+	w := &workload{dir: a.dir(d.ID), over: make(chan struct{})}
+	w.log = newThrottle(func(level slog.Level, text string) { a.server.Log(d.ID, level, text) })
+	log := runtime.Log(w.log.log)
 	if d.Type.IsFunction() {
 		w.function, err = a.loadFunction(ctx, d, path, log)
 	} else {
+		w.given, _ = measure(w.dir, math.MaxInt64)
 		w.service, err = a.startService(d, path, log)
 	}
 	return w, refusal(d.Type, err)
@@ -209,8 +230,10 @@ func (a *agent) finish(d guest.Deploy) (path string, err error) {
 // wait tells the node when a service ends by itself.
 func (a *agent) wait(id string, w *workload) {
 	exit, err := w.service.Wait(context.Background())
+	close(w.over)
+	w.log.close()
 	a.mu.Lock()
-	stopping := w.stopping
+	stopping, cause := w.stopping, w.cause
 	delete(a.workloads, id)
 	a.mu.Unlock()
 	if stopping || err != nil {
@@ -219,7 +242,10 @@ func (a *agent) wait(id string, w *workload) {
 	if err := os.RemoveAll(w.dir); err != nil {
 		a.server.Log(id, slog.LevelError, "workload directory cannot be removed: "+err.Error())
 	}
-	_ = a.server.Exited(id, guest.Exit{Code: exit.Code, Message: exit.String()}) // fails only when the link ends
+	if exit.TooLarge {
+		cause = nex.CauseDisk
+	}
+	_ = a.server.Exited(id, guest.Exit{Code: exit.Code, Message: exit.String(), Cause: cause}) // fails only when the link ends
 }
 
 // Invoke runs a function once.
@@ -268,6 +294,7 @@ func (w *workload) end(ctx context.Context) error {
 	var err error
 	if w.function != nil {
 		err = w.function.Close(ctx)
+		w.log.close()
 	} else {
 		err = w.service.Stop(ctx)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 
 	"nex/internal/guest"
 )
@@ -24,4 +26,22 @@ func InheritedLink() (net.Conn, error) {
 		return nil, fmt.Errorf("no guest link on file descriptor %d: agents are started by nodes (nex node up)", linkFD)
 	}
 	return conn, nil
+}
+
+// InheritedDoors returns the files that lead to where services are limited, which
+// the node that started this process passed on. It may be called once.
+func InheritedDoors() ([]*os.File, error) {
+	list := os.Getenv(guest.WorkVariable)
+	if list == "" {
+		return nil, nil
+	}
+	var doors []*os.File
+	for text := range strings.SplitSeq(list, ",") {
+		fd, err := strconv.Atoi(text)
+		if err != nil || fd <= linkFD {
+			return nil, fmt.Errorf("%s holds no file descriptors: %.40q", guest.WorkVariable, list)
+		}
+		doors = append(doors, os.NewFile(uintptr(fd), "cgroup"))
+	}
+	return doors, nil
 }

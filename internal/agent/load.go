@@ -106,7 +106,7 @@ func (a *agent) startService(d guest.Deploy, path string, log runtime.Log) (runt
 	return a.withHost(d, filepath.Dir(path), log, func(env map[string]string) (runtime.Service, error) {
 		return native.Start(native.Options{
 			Path: named, Dir: home, Args: d.Argv, Env: env, Static: d.Static, Log: log,
-			Grace: d.Settings.StopGrace(), Confine: restrict,
+			Grace: d.Settings.StopGrace(), Confine: restrict, Alone: a.cfg.Alone, Doors: a.cfg.Doors, Resources: d.Settings.Resources,
 		})
 	})
 }

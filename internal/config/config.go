@@ -33,7 +33,7 @@ type Config struct {
 	// [HostNetwork].
 	OSNetwork string
 	// BestEffort goes on without the parts of a sandbox that the host does not
-	// have.
+	// have, and takes workloads with limits that it cannot keep in full.
 	BestEffort bool
 	// Tags are the operator's labels of this node. Never nil.
 	Tags map[string]string

@@ -62,7 +62,7 @@ func nodeKeys() []Key {
 		{"sandbox", Text, Works, "microvm, firecracker, qemu, os or none (default microvm)", func(d *draft) any { return &d.sandbox }},
 		{"no_sandbox", Bool, Works, `true is the same as "sandbox": "none"`, func(d *draft) any { return &d.noSandbox }},
 		{"os_sandbox.network", Text, Works, `network of the machines of sandbox os: "none", or "host" for services that connect or listen (default "none")`, func(d *draft) any { return (*string)(&d.OSNetwork) }},
-		{"best_effort", Bool, Works, "go on without those parts of the sandbox that this host does not have, and say so in the tag nex.sandbox.missing (default false)", func(d *draft) any { return &d.BestEffort }},
+		{"best_effort", Bool, Works, "go on without those parts of the sandbox that this host does not have, and say so in the tag nex.sandbox.missing; take workloads also where limits they ask for cannot be kept in full (default false)", func(d *draft) any { return &d.BestEffort }},
 		{"agent_path", Text, Works, "the nex-agent binary (default: beside nex, then in PATH)", func(d *draft) any { return &d.AgentPath }},
 		{"agent_handshake_timeout_ms", Milliseconds, Works, "how long a started agent may take to say hello (default 5000)", func(d *draft) any { return (*milliseconds)(&d.HandshakeTimeout) }},
 		{"agent_ping_timeout_ms", Milliseconds, Works, "how long an agent may take to give the sign of life it is asked for every 5 s, before its machine is destroyed (default 5000, and at least 2000 whatever is given)", func(d *draft) any { return (*milliseconds)(&d.PingTimeout) }},

@@ -75,6 +75,7 @@ func (s *spec) landlockService(dir string) error {
 	return restrict(append(s.common(),
 		grant{path: dir, rights: runFiles},
 		grant{path: filepath.Join(dir, "home"), rights: anything},
+		grant{path: "/proc/self/exe", rights: runFiles}, // the agent's program, which becomes the service
 	), false)
 }
 

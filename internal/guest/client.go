@@ -19,6 +19,9 @@ import (
 type Sink struct {
 	Log    func(level slog.Level, text string)
 	Exited func(Exit) // at most once; nil for functions, which do not exit
+	// Limited tells that a service met a limit. Guests do not call it: it is
+	// for whoever has the machine. May be nil.
+	Limited func(Incident)
 	// Lost tells, at most once and before [Client.Done] is closed, that the
 	// guest was lost, and whose fault that may be. It is not called when the
 	// node itself ended the link. May be nil.
@@ -262,6 +265,9 @@ func (c *Client) notice(body []byte) error {
 			return fmt.Errorf("%w: a function does not exit", errMessage)
 		}
 		c.forget(n.ID)
+		if n.Cause != nex.CauseDisk { // an agent knows of no other
+			n.Cause = ""
+		}
 		sink.Exited(n.Exit)
 		return nil
 	case topicRunaway:

@@ -16,9 +16,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"nex"
@@ -138,6 +140,9 @@ func (l *link) start() {
 	l.wg.Go(l.read)
 	l.wg.Go(func() {
 		if err := l.outbox.write(l.done); err != nil {
+			if errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe) {
+				l.fail(errEnded) // the reader may not have seen it yet
+			}
 			l.fail(fmt.Errorf("write to guest link: %w", err))
 		}
 	})

@@ -70,6 +70,12 @@ type Probe struct {
 	TimeoutMS int    `json:"timeout_ms"`
 }
 
+// WorkVariable names the environment variable of an agent that lists the file
+// descriptors, with commas, by which services go where they are limited: a
+// process that writes "0" to each moves itself. It is not set where the node
+// cannot limit services.
+const WorkVariable = "NEX_WORK_CGROUP"
+
 // Trigger is one message for a function.
 type Trigger struct {
 	ID      string // the workload
@@ -107,6 +113,15 @@ type Message struct {
 type Exit struct {
 	Code    int    `json:"code"` // exit status, -1 for a signal
 	Message string `json:"message"`
+	// Cause is the limit that ended it, "" for none. The agent knows of the disk
+	// alone; the node adds what it sees of the machine.
+	Cause string `json:"cause,omitempty"`
+}
+
+// Incident is a limit that a service met.
+type Incident struct {
+	Cause   string // as in [nex.WorkloadLimitHit]
+	Message string
 }
 
 type exitNotice struct {

@@ -11,6 +11,7 @@ import (
 // root package; packages below internal go by the rest of their path.
 var mayImport = map[string]string{
 	// The public contract, and what stands on nothing else.
+	"cgroup":   "nex",
 	"nex":      "",
 	"confine":  "nex",
 	"keyfile":  "",
@@ -35,14 +36,14 @@ var mayImport = map[string]string{
 
 	// The node's side. Workloads know guests, never the machines around them.
 	"cmd/nex":             "config keyfile node preflight rootfs sdnotify nex",
-	"node":                "artifact config confine control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu sdnotify undo workload nex",
+	"node":                "artifact cgroup config confine control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu sdnotify undo workload nex",
 	"config":              "hostsvc nex",
 	"control":             "nex",
 	"workload":            "artifact guest undo nex",
-	"machine":             "confine guest undo nex",
-	"machine/firecracker": "machine guest undo nex",
-	"machine/ossandbox":   "machine guest undo nex",
-	"machine/qemu":        "machine guest undo nex",
+	"machine":             "cgroup confine guest undo nex",
+	"machine/firecracker": "cgroup machine guest undo nex",
+	"machine/ossandbox":   "cgroup machine guest undo nex",
+	"machine/qemu":        "cgroup machine guest undo nex",
 	"artifact":            "nex",
 	"hostsvc":             "guest nex",
 	"preflight":           "config nex",
@@ -50,7 +51,7 @@ var mayImport = map[string]string{
 
 	// Test support. What rawclient knows of the wire it knows from its description.
 	"rawclient": "",
-	"nextest":   "agent confine guest machine runtime undo nex",
+	"nextest":   "agent cgroup confine guest machine runtime undo nex",
 }
 
 // onlyImporter says which package alone may import a library, so that the rest

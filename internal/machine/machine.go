@@ -10,6 +10,9 @@ package machine
 import (
 	"context"
 	"net"
+
+	"nex"
+	"nex/internal/cgroup"
 )
 
 // Launcher boots machines of one kind.
@@ -27,6 +30,13 @@ type Machine interface {
 	// Gone is closed when the machine has ended, for whatever reason, and
 	// nothing of it is left on the host.
 	Gone() <-chan struct{}
+	// Limit bounds what services use here from now on, as far as the host can:
+	// who asks has seen to it that it can, or does not mind.
+	Limit(r nex.Resources) error
+	// Usage tells what the machine uses now.
+	Usage() (nex.Usage, error)
+	// Hits tells how often limits were met; zero where the host does not know.
+	Hits() (cgroup.Hits, error)
 	// Destroy ends the machine and returns when it is gone or ctx ends.
 	// Idempotent.
 	Destroy(ctx context.Context) error

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"nex"
+	"nex/internal/cgroup"
 	"nex/internal/guest"
 	"nex/internal/undo"
 )
@@ -123,6 +125,17 @@ func (m *pipedProcess) run(release func(), output *io.PipeReader, input *io.Pipe
 		m.log.Error("Machine directory cannot be removed", "error", err)
 	}
 }
+
+// Limit does nothing: where links are pipes there are no cgroups.
+func (m *pipedProcess) Limit(nex.Resources) error { return nil }
+
+// Usage is not known here.
+func (m *pipedProcess) Usage() (nex.Usage, error) {
+	return nex.Usage{}, nex.Errorf(nex.Unsupported, "what a machine uses is not known on this system")
+}
+
+// Hits are never counted here.
+func (m *pipedProcess) Hits() (cgroup.Hits, error) { return cgroup.Hits{}, nil }
 
 func (m *pipedProcess) ID() string            { return m.id }
 func (m *pipedProcess) Link() net.Conn        { return m.link }

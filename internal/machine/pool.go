@@ -29,6 +29,7 @@ const pingEvery = 5 * time.Second
 type Guest struct {
 	*guest.Client
 	machine Machine
+	limited chan *limits // what watch is to look at, from then on
 	gone    chan struct{}
 }
 
@@ -49,19 +50,7 @@ func (g *Guest) Release() {
 // does, or when its agent gives no sign of life.
 func (g *Guest) watch(ping time.Duration, log *slog.Logger) {
 	defer close(g.gone)
-	beat := time.NewTicker(pingEvery)
-	defer beat.Stop()
-	for ended := false; !ended; {
-		select {
-		case <-g.Done():
-			ended = true
-		case <-g.machine.Gone():
-			g.awaitLastWords()
-			ended = true
-		case <-beat.C:
-			g.Ping(ping)
-		}
-	}
+	g.awaitEnd(ping)
 	if err := g.Err(); !errors.Is(err, guest.ErrClosed) {
 		log.Warn("Machine lost", "machine", g.ID(), "cause", err)
 	}
@@ -71,6 +60,32 @@ func (g *Guest) watch(ping time.Duration, log *slog.Logger) {
 		log.Error("Machine could not be destroyed", "machine", g.ID(), "error", err)
 	}
 	g.Close()
+}
+
+// awaitEnd returns when the link has ended. Until then it asks the agent for
+// signs of life, and looks whether limits are met, if there are any.
+func (g *Guest) awaitEnd(ping time.Duration) {
+	beat := time.NewTicker(pingEvery)
+	defer beat.Stop()
+	tick := time.NewTicker(lookAtLimits)
+	defer tick.Stop()
+	tick.Stop() // there is nothing to look at yet
+	var l *limits
+	for {
+		select {
+		case <-g.Done():
+			return
+		case <-g.machine.Gone():
+			g.awaitLastWords()
+			return
+		case l = <-g.limited:
+			tick.Reset(lookAtLimits)
+		case <-beat.C:
+			g.Ping(ping)
+		case <-tick.C:
+			l.look(time.Now())
+		}
+	}
 }
 
 // lastWords is how long what is left on the link of a machine that has ended is
@@ -213,7 +228,7 @@ func (p *Pool) boot(ctx context.Context) (g *Guest, err error) {
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("greet machine %s: %w", id, err), m.Destroy(ctx))
 	}
-	g = &Guest{Client: c, machine: m, gone: make(chan struct{})}
+	g = &Guest{Client: c, machine: m, limited: make(chan *limits), gone: make(chan struct{})}
 	p.live.Go(func() {
 		g.watch(p.cfg.Ping, p.cfg.Log)
 		p.leave()

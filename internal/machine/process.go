@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"nex/internal/cgroup"
 	"nex/internal/confine"
 )
 
@@ -22,6 +23,8 @@ type Processes struct {
 	Log   *slog.Logger
 
 	Confine *confine.Config // the OS sandbox; nil for none
+	// Groups is where each machine gets a cgroup of its own; nil for none.
+	Groups *cgroup.Root
 }
 
 // AgentName is the agent's file name on this system.

@@ -6,6 +6,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"nex"
 )
 
 func sessionAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
@@ -26,6 +28,9 @@ func awaitExit(int) error { return nil }
 
 // killSession does nothing: agents end their workloads when the link ends.
 func killSession(int) {}
+
+// sessionUsage tells nothing: there is no /proc here.
+func sessionUsage(int) (nex.Usage, error) { return nex.Usage{}, nil }
 
 // volunteer does nothing: there is no asking for it here.
 func volunteer(int) error { return nil }

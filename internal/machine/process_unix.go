@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"nex"
+	"nex/internal/cgroup"
 	"nex/internal/guest"
 	"nex/internal/undo"
 )
@@ -33,6 +35,7 @@ type process struct {
 	link net.Conn
 	dir  string
 	log  *slog.Logger
+	encl enclosure
 	gone chan struct{}
 	kill sync.Once
 }
@@ -56,7 +59,14 @@ func (p *Processes) Launch(_ context.Context, id string) (Machine, error) {
 	defer far.Close()
 	u.Push(func() { _ = near.Close() })
 
-	m := &process{id: id, link: near, dir: dir, log: p.Log.With("machine", id), gone: make(chan struct{})}
+	encl, err := p.enclose(id)
+	if err != nil {
+		return nil, err
+	}
+	u.Push(encl.abandon)
+	doors, doorsEnv := encl.inherit(4)
+
+	m := &process{id: id, link: near, dir: dir, encl: encl, log: p.Log.With("machine", id), gone: make(chan struct{})}
 	m.cmd = exec.Command(p.Agent)
 	m.cmd.Dir = dir
 	m.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir}
@@ -64,7 +74,8 @@ func (p *Processes) Launch(_ context.Context, id string) (Machine, error) {
 		p.tidyCache()
 		m.cmd.Env = append(m.cmd.Env, guest.CacheVariable+"="+p.Cache)
 	}
-	m.cmd.ExtraFiles = []*os.File{far}
+	m.cmd.Env = append(m.cmd.Env, doorsEnv...)
+	m.cmd.ExtraFiles = append([]*os.File{far}, doors...)
 	m.cmd.SysProcAttr = sessionAttr()
 	m.cmd.WaitDelay = drain
 	if p.Confine != nil { // the last change to the command
@@ -110,6 +121,13 @@ func (m *process) run(started chan<- error, output *io.PipeReader, input *io.Pip
 		return
 	}
 	pid := m.cmd.Process.Pid
+	if err := m.encl.take(pid); err != nil { // no code of a workload has run yet
+		_ = input.Close()        // a pipe's Close returns nil
+		_ = m.cmd.Process.Kill() // it has just started
+		_ = m.cmd.Wait()         // killed
+		started <- err
+		return
+	}
 	if err := volunteer(pid); err != nil {
 		m.log.Warn("Node is as likely as this agent to be killed when memory runs out", "error", err)
 	}
@@ -121,6 +139,9 @@ func (m *process) run(started chan<- error, output *io.PipeReader, input *io.Pip
 		m.log.Error("Agent cannot be waited for", "error", err)
 	}
 	killSession(pid) // before the pid can be anybody else's
+	if err := m.encl.end(); err != nil {
+		m.log.Error("What is left of the machine cannot be ended", "error", err)
+	}
 	err := m.cmd.Wait()
 	_ = input.Close() // a pipe's Close returns nil
 	reader.Wait()
@@ -150,6 +171,27 @@ func removeAll(dir string) error {
 func (m *process) ID() string            { return m.id }
 func (m *process) Link() net.Conn        { return m.link }
 func (m *process) Gone() <-chan struct{} { return m.gone }
+
+func (m *process) Limit(r nex.Resources) error {
+	if m.encl.group == nil {
+		return nil // the agent does what a process can
+	}
+	return m.encl.group.Limit(r)
+}
+
+func (m *process) Usage() (nex.Usage, error) {
+	if m.encl.group == nil {
+		return sessionUsage(m.cmd.Process.Pid)
+	}
+	return m.encl.group.Usage()
+}
+
+func (m *process) Hits() (cgroup.Hits, error) {
+	if m.encl.group == nil {
+		return cgroup.Hits{}, nil
+	}
+	return m.encl.group.Hits()
+}
 
 func (m *process) Destroy(ctx context.Context) error {
 	m.kill.Do(func() {

@@ -11,7 +11,9 @@ import (
 
 	"go.uber.org/goleak"
 
+	"nex"
 	"nex/internal/agent"
+	"nex/internal/cgroup"
 	"nex/internal/confine"
 	"nex/internal/guest"
 	"nex/internal/machine"
@@ -20,6 +22,9 @@ import (
 // Main runs a package's tests and fails if they leave goroutines. The test
 // binary can also be a real agent: see [AgentPath].
 func Main(m *testing.M) {
+	if code, was := agent.Shim(os.Args); was {
+		os.Exit(code)
+	}
 	if filepath.Base(os.Args[0]) == machine.AgentName() {
 		os.Exit(RunAgent())
 	}
@@ -57,9 +62,13 @@ func RunAgent() int {
 		if err != nil {
 			return err
 		}
+		doors, err := agent.InheritedDoors()
+		if err != nil {
+			return err
+		}
 		return agent.Run(context.Background(), link, agent.Config{
 			Version: "test", Dir: dir, Cache: os.Getenv(guest.CacheVariable), Quit: func() { os.Exit(1) },
-			Confine: box.Service, Notice: box.Notice,
+			Confine: box.Service, Notice: box.Notice, Alone: true, Doors: doors,
 		})
 	})
 	if err != nil {
@@ -133,6 +142,15 @@ func (m *FakeMachine) Link() net.Conn { return m.link }
 
 // Gone is closed when the machine has ended.
 func (m *FakeMachine) Gone() <-chan struct{} { return m.gone }
+
+// Limit bounds nothing: all machines share one process.
+func (m *FakeMachine) Limit(nex.Resources) error { return nil }
+
+// Usage tells nothing.
+func (m *FakeMachine) Usage() (nex.Usage, error) { return nex.Usage{}, nil }
+
+// Hits tells that no limit was met.
+func (m *FakeMachine) Hits() (cgroup.Hits, error) { return cgroup.Hits{}, nil }
 
 // Crash ends the machine's agent, as kill -9 would.
 func (m *FakeMachine) Crash() { m.end() }

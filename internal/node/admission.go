@@ -63,6 +63,7 @@ var checks = []check{
 	{"location", (*node).checkLocation},
 	{"digest", (*node).checkDigest},
 	{"settings", (*node).checkSettings},
+	{"resources", (*node).checkResources},
 	{"replay", (*node).checkReplay},
 }
 

@@ -28,8 +28,9 @@ func (n *node) refusals(r nex.AuctionRequest, info nex.NodeInfo) []string {
 			refuse("takes no %.16s workloads", t)
 		}
 	}
-	for _, check := range []check{{"namespace", (*node).checkNamespace}, {"triggers", (*node).checkTriggers}, {"settings", (*node).checkSettings}} {
-		if err := check.test(n, n.imagine(r)); err != nil && len(r.WorkloadTypes) > 0 {
+	imagined := n.imagine(r)
+	for _, check := range []check{{"namespace", (*node).checkNamespace}, {"triggers", (*node).checkTriggers}, {"settings", (*node).checkSettings}, {"resources", (*node).checkResources}} {
+		if err := check.test(n, imagined); err != nil && len(r.WorkloadTypes) > 0 {
 			refuse("refuses it: %v", err)
 		}
 	}

@@ -28,6 +28,7 @@ import (
 
 	"nex"
 	"nex/internal/artifact"
+	"nex/internal/cgroup"
 	"nex/internal/config"
 	"nex/internal/control"
 	"nex/internal/machine"
@@ -75,6 +76,7 @@ type node struct {
 	cfg       Config
 	identity  identity
 	fixedTags map[string]string
+	limits    cgroup.Kind
 	started   time.Time
 	log       *slog.Logger
 	reporter  *reporter
@@ -92,7 +94,9 @@ type node struct {
 // Run runs a node until ctx ends. It keeps trying while NATS cannot be
 // reached. Errors are about what must be changed for a node to run at all.
 func Run(ctx context.Context, cfg Config) (err error) {
-	state, err := openState(cfg.StateDir)
+	groups := openGroups(cfg.Log)
+	defer groups.Close()
+	state, err := openState(cfg.StateDir, groups)
 	if err != nil {
 		return err
 	}
@@ -107,18 +111,18 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer stopServer()
-	return serve(ctx, cfg, state)
+	return serve(ctx, cfg, state, groups)
 }
 
 // serve runs a node that has its state directory for itself.
-func serve(ctx context.Context, cfg Config, state *state) (err error) {
+func serve(ctx context.Context, cfg Config, state *state, groups *cgroup.Root) (err error) {
 	id, err := state.identity()
 	if err != nil {
 		return err
 	}
 	local := cfg // its log is not published
 	system := newSystemLog(&cfg)
-	launcher, missing, err := newLauncher(ctx, cfg, state)
+	launcher, missing, err := newLauncher(ctx, cfg, state, groups)
 	if err != nil {
 		return err
 	}
@@ -134,7 +138,8 @@ func serve(ctx context.Context, cfg Config, state *state) (err error) {
 		return err
 	}
 	n := &node{
-		cfg: cfg, identity: id, started: time.Now(), now: cfg.Now, fixedTags: tagsOf(cfg.Settings, id.id, missing),
+		cfg: cfg, identity: id, started: time.Now(), now: cfg.Now,
+		fixedTags: tagsOf(cfg.Settings, id.id, missing, groups.Kind()), limits: groups.Kind(),
 		log: cfg.Log, reporter: newReporter(nc, id.id, cfg.Log), unheard: rate.Sometimes{First: 1, Interval: warnEvery},
 	}
 	if n.now == nil {
@@ -337,13 +342,13 @@ func drain(nc *nats.Conn, log *slog.Logger) {
 
 // tagsOf are the configured tags and those every node has. missing is what its
 // sandbox lacks.
-func tagsOf(s config.Config, id string, missing []string) map[string]string {
+func tagsOf(s config.Config, id string, missing []string, limits cgroup.Kind) map[string]string {
 	t := maps.Clone(s.Tags)
 	if t[nex.TagName] == "" {
 		t[nex.TagName] = defaultName(id)
 	}
 	t[nex.TagOS], t[nex.TagArch], t[nex.TagCPUs] = runtime.GOOS, runtime.GOARCH, strconv.Itoa(runtime.NumCPU())
-	t[nex.TagSandbox] = string(s.Sandbox)
+	t[nex.TagSandbox], t[nex.TagLimits] = string(s.Sandbox), string(limits)
 	if s.Sandbox == nex.SandboxNone {
 		t[nex.TagUnsafe] = "true"
 	}

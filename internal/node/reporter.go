@@ -69,7 +69,8 @@ func newReporter(nc *nats.Conn, node string, log *slog.Logger) *reporter {
 // Event publishes a fact about a workload.
 func (r *reporter) Event(namespace, id string, e nex.EventData) {
 	level := slog.LevelInfo
-	if _, again := e.(nex.WorkloadRestarting); again {
+	switch e.(type) {
+	case nex.WorkloadRestarting, nex.WorkloadLimitHit:
 		level = slog.LevelWarn
 	}
 	r.log.Log(context.Background(), level, title(e), append([]any{"namespace", namespace, "id", id}, fields(e)...)...)

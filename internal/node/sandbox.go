@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"nex"
+	"nex/internal/cgroup"
 	"nex/internal/confine"
 	"nex/internal/machine"
 )
 
 // newLauncher makes the launcher for the configured sandbox, and says what this
 // host does not have of it.
-func newLauncher(ctx context.Context, cfg Config, state *state) (l machine.Launcher, missing []string, err error) {
+func newLauncher(ctx context.Context, cfg Config, state *state, groups *cgroup.Root) (l machine.Launcher, missing []string, err error) {
 	s := cfg.Settings
 	if s.Sandbox != nex.SandboxNone && s.Sandbox != nex.SandboxOS {
 		return nil, nil, nex.Errorf(nex.Unsupported, "sandbox %q is not available in this build: set \"sandbox\": \"os\" (workloads then run behind namespaces, seccomp and Landlock) "+
@@ -22,7 +23,7 @@ func newLauncher(ctx context.Context, cfg Config, state *state) (l machine.Launc
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &machine.Processes{Agent: agent, Dir: state.machines(), Cache: state.compiled(), Log: cfg.Log}
+	p := &machine.Processes{Agent: agent, Dir: state.machines(), Cache: state.compiled(), Groups: groups, Log: cfg.Log}
 	if s.Sandbox == nex.SandboxNone {
 		cfg.Log.Warn("Workloads run without a sandbox, as plain processes of this user", "agent", agent)
 		return p, nil, nil

@@ -1,14 +1,18 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/nats-io/nkeys"
 
+	"nex/internal/cgroup"
 	"nex/internal/keyfile"
 )
 
@@ -45,7 +49,7 @@ func DefaultStateDir() (string, error) {
 
 // openState takes a state directory for this process and removes what a node
 // that was killed left in it.
-func openState(dir string) (*state, error) {
+func openState(dir string, groups *cgroup.Root) (*state, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w (choose another with --state-dir or \"state_dir\")", err)
 	}
@@ -57,15 +61,34 @@ func openState(dir string) (*state, error) {
 	if !locked {
 		return nil, fmt.Errorf("state directory %s is in use by another node: stop it or give this one its own with --state-dir", dir)
 	}
-	// Agents die with the node that started them; only their files stay.
-	err = os.RemoveAll(s.machines())
-	if err == nil {
-		err = os.Mkdir(s.machines(), 0o700)
-	}
-	if err != nil {
+	if err := s.clear(groups); err != nil {
 		return nil, errors.Join(fmt.Errorf("clear machine directories: %w", err), s.lock.Unlock())
 	}
 	return s, nil
+}
+
+// sweepTime bounds how long the end of what machines left is waited for.
+const sweepTime = 10 * time.Second
+
+// clear removes what machines left, known by their directories. Agents die with
+// the node that started them; their files stay, and their cgroups, with what
+// services started in sessions of its own.
+func (s *state) clear(groups *cgroup.Root) error {
+	left, err := os.ReadDir(s.machines())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
+	defer cancel()
+	for _, machine := range left {
+		if err := groups.Sweep(ctx, machine.Name()); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(s.machines()); err != nil {
+		return err
+	}
+	return os.Mkdir(s.machines(), 0o700)
 }
 
 func (s *state) machines() string  { return filepath.Join(s.dir, "machines") }

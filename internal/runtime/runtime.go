@@ -57,6 +57,8 @@ type Service interface {
 type Exit struct {
 	Code   int    // exit status; -1 when a signal ended it
 	Signal string // name of that signal, as in "killed"; else ""
+	// TooLarge says that it was the signal of a file that grew over its limit.
+	TooLarge bool
 }
 
 func (e Exit) String() string {

@@ -152,6 +152,9 @@ func (w *workload) load(ctx context.Context, s *stay, art artifact.Artifact) err
 	}
 	if !w.spec.Type.IsFunction() {
 		sink.Exited = func(e guest.Exit) { s.exits <- e }
+		sink.Limited = func(i guest.Incident) {
+			w.report(nex.WorkloadLimitHit{Name: w.spec.Name, Cause: i.Cause, Message: i.Message})
+		}
 	}
 	err = s.guest.Deploy(ctx, d, f, sink)
 	if nex.CodeOf(err) == nex.Invalid {

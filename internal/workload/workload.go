@@ -129,7 +129,7 @@ func (w *workload) run(ctx context.Context, started chan<- error) {
 func (w *workload) tell(last end, delay time.Duration) {
 	exit := nex.LastExit{Reason: last.reason(), At: time.Now()}
 	if last.exit != nil {
-		exit.Code = last.exit.Code
+		exit.Code, exit.Cause = last.exit.Code, last.exit.Cause
 	}
 	if last.err == nil || last.unready { // it did run
 		w.mu.Lock()
@@ -256,6 +256,9 @@ func (w *workload) finish(ctx context.Context, last end, started chan<- error) {
 	if last.exit != nil {
 		e.Code = last.exit.Code
 		e.Message = fmt.Sprintf("Exited workload: %s; vm: %s; status: %d", w.spec.Name, w.id, last.exit.Code)
+		if last.exit.Cause != "" {
+			e.Message += "; cause: " + string(last.exit.Cause)
+		}
 	}
 	if w.restarts.exhausted() && (last.exit != nil || last.unready) {
 		e.Message += fmt.Sprintf("; given up after %d restarts in a row", w.restarts.tries)
@@ -269,6 +272,8 @@ func (w *workload) finish(ctx context.Context, last end, started chan<- error) {
 // reason says in words why a run ended.
 func (e end) reason() string {
 	switch {
+	case e.exit != nil && e.exit.Cause != "":
+		return fmt.Sprintf("%s (%s)", e.exit.Message, e.exit.Cause)
 	case e.exit != nil:
 		return e.exit.Message
 	case e.err != nil:

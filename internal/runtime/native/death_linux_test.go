@@ -13,6 +13,9 @@ import (
 const lineVariable = "NATIVE_TEST_LINE"
 
 func TestMain(m *testing.M) {
+	if code, was := Shim(os.Args); was {
+		os.Exit(code)
+	}
 	if line := os.Getenv(lineVariable); line != "" {
 		os.Exit(node(line))
 	}

@@ -16,9 +16,11 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"nex"
 	"nex/internal/runtime"
 )
 
@@ -42,11 +44,36 @@ type Options struct {
 	// Confine, if set, restricts the calling thread, and so what is started from
 	// it. Nothing else runs on that thread afterwards.
 	Confine func() error
+	// Alone says that this process has no other children, and begins its main
+	// function with [Shim]. Then it limits the service before that begins, and
+	// ends all that it leaves, whatever group or session that went to. There is
+	// one such service at a time. On other systems than Linux it means nothing.
+	Alone bool
+	// Doors lead to where the service is limited: what writes "0" to all of them
+	// is. They stay the caller's. Without any, limits of one process stand in
+	// for those of memory and processes. Only for services that are alone.
+	Doors     []*os.File
+	Resources nex.Resources // files and disk bound each process and file
 }
+
+// bounds are the limits that the process is to give itself.
+func (o Options) bounds() bounds {
+	b := bounds{Doors: len(o.Doors), Files: uint64(o.Resources.Files), File: uint64(o.Resources.DiskMiB) << 20}
+	if len(o.Doors) == 0 {
+		b.Memory, b.PIDs = uint64(o.Resources.MemoryMiB)<<20, uint64(o.Resources.PIDs)
+	}
+	return b
+}
+
+// occupied is whether a service is alone.
+var occupied atomic.Bool
 
 // Process is a service that has started.
 type Process struct {
 	grace     time.Duration
+	alone     bool
+	doors     []*os.File // to its cgroup
+	log       runtime.Log
 	main      *os.Process   // the group's leader
 	done      chan struct{} // closed when all is over
 	exit      runtime.Exit  // valid once done is closed
@@ -82,19 +109,23 @@ func Start(o Options) (*Process, error) {
 	if _, err := os.Stat(o.Dir); err != nil {
 		return nil, fmt.Errorf("start native service: working directory: %w", err)
 	}
-	p := &Process{
-		grace: o.Grace,
-		done:  make(chan struct{}),
-	}
+	p := &Process{grace: o.Grace, log: o.Log, done: make(chan struct{})}
 	if p.grace <= 0 {
 		p.grace = defaultGrace
 	}
-	started := make(chan error)
-	go p.supervise(program{
+	prog := program{
 		path: path,
 		argv: append([]string{o.Path}, o.Args...),
-		attr: os.ProcAttr{Dir: o.Dir, Env: env, Sys: attributes()},
-	}, o, started)
+	}
+	if o.Alone {
+		if !occupied.CompareAndSwap(false, true) {
+			return nil, errors.New("start native service: this process has one already, which is alone")
+		}
+		p.alone, p.doors, prog.bounds, prog.doors = true, o.Doors, new(o.bounds()), o.Doors
+	}
+	prog.attr = os.ProcAttr{Dir: o.Dir, Env: env, Sys: attributes(len(p.doors) > 0)}
+	started := make(chan error)
+	go p.supervise(prog, o.Confine, started)
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start native service: %w", err)
 	}
@@ -150,23 +181,28 @@ type program struct {
 	path string
 	argv []string
 	attr os.ProcAttr
+	// bounds are what it gives itself; nil for none. doors lead to its cgroup.
+	bounds *bounds
+	doors  []*os.File
 }
 
 // supervise sees the process through from its start to the last byte of its
 // output.
-func (p *Process) supervise(prog program, o Options, started chan<- error) {
+func (p *Process) supervise(prog program, confine func() error, started chan<- error) {
 	// The kernel kills the child when the thread that made it ends, so that
 	// thread must not end before the child.
 	goruntime.LockOSThread()
-	if o.Confine == nil {
+	if confine == nil {
 		defer goruntime.UnlockOSThread() // a thread that stays locked ends with its goroutine
-	} else if err := o.Confine(); err != nil {
+	} else if err := confine(); err != nil {
+		p.leave()
 		started <- err
 		return
 	}
 
-	out, err := openOutput(o.Log)
+	out, err := p.prepare()
 	if err != nil {
+		p.leave()
 		started <- err
 		return
 	}
@@ -175,20 +211,33 @@ func (p *Process) supervise(prog program, o Options, started chan<- error) {
 	out.handOver()
 	if err != nil {
 		out.drain()
+		p.leave()
 		started <- err
 		return
 	}
 	started <- nil
 
-	state := reap(p.main, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		killGroup(p.main)
-		p.gone = true
-	})
+	state := p.reap()
 	out.drain()
 	p.exit = exitOf(state)
+	p.leave()
 	close(p.done)
+}
+
+func (p *Process) prepare() (*output, error) {
+	if p.alone {
+		if err := adopt(); err != nil {
+			return nil, fmt.Errorf("adopt orphans: %w", err)
+		}
+	}
+	return openOutput(p.log)
+}
+
+// leave lets another service be alone.
+func (p *Process) leave() {
+	if p.alone {
+		occupied.Store(false)
+	}
 }
 
 // start waits for a file that is busy for a moment: one that was just written,
@@ -196,12 +245,19 @@ func (p *Process) supervise(prog program, o Options, started chan<- error) {
 // executes its own program.
 func (g program) start() (*os.Process, error) {
 	for try := 1; ; try++ {
-		process, err := os.StartProcess(g.path, g.argv, &g.attr)
+		process, err := g.startOnce()
 		if !errors.Is(err, syscall.ETXTBSY) || try == busyTries {
 			return process, err
 		}
 		<-time.After(busyWait)
 	}
+}
+
+func (g program) startOnce() (*os.Process, error) {
+	if g.bounds != nil {
+		return g.viaShim(*g.bounds, g.doors)
+	}
+	return os.StartProcess(g.path, g.argv, &g.attr)
 }
 
 // exitOf reads a state; nil means that somebody else reaped the process.
@@ -210,7 +266,7 @@ func exitOf(state *os.ProcessState) runtime.Exit {
 		return runtime.Exit{Code: -1}
 	}
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return runtime.Exit{Code: -1, Signal: status.Signal().String()}
+		return runtime.Exit{Code: -1, Signal: status.Signal().String(), TooLarge: tooLarge(status)}
 	}
 	return runtime.Exit{Code: state.ExitCode()}
 }

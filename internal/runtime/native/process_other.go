@@ -4,10 +4,13 @@ package native
 
 import "os"
 
-// reap waits for the process, calls dead when it is dead, and returns how it
-// ended, nil if unknown.
-func reap(p *os.Process, dead func()) *os.ProcessState {
-	state, _ := p.Wait()
-	dead()
+// reap waits for the process, kills its group, and returns how it ended, nil if
+// unknown.
+func (p *Process) reap() *os.ProcessState {
+	state, _ := p.main.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	killGroup(p.main)
+	p.gone = true
 	return state
 }

@@ -11,9 +11,11 @@ const defaultPath = `C:\Windows\System32;C:\Windows`
 
 // attributes puts the process into a group of its own, which can be sent a
 // Ctrl-Break.
-func attributes() *syscall.SysProcAttr {
+func attributes(bool) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{CreationFlags: windows.CREATE_NEW_PROCESS_GROUP}
 }
+
+func tooLarge(syscall.WaitStatus) bool { return false }
 
 func terminateGroup(p *os.Process) {
 	_ = windows.GenerateConsoleCtrlEvent(windows.CTRL_BREAK_EVENT, uint32(p.Pid))
