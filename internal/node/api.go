@@ -74,7 +74,9 @@ func (n *node) Info(_ context.Context, namespace string) (nex.InfoReply, error) 
 	}
 	for _, s := range n.workloads.List() {
 		if s.Spec.Namespace == namespace {
-			reply.Machines = append(reply.Machines, summary(s))
+			m := summary(s)
+			m.Usage = n.workloads.Usage(s.ID)
+			reply.Machines = append(reply.Machines, m)
 		}
 	}
 	return reply, nil

@@ -145,8 +145,12 @@ func TestServiceHealth(t *testing.T) {
 		if e := r.health(t); !e.Healthy || e.Name != name {
 			t.Errorf("%s: %+v", name, e)
 		}
-		if m := r.machine(t, reply.ID); !m.Healthy {
+		m := r.machine(t, reply.ID)
+		if !m.Healthy {
 			t.Errorf("%s: %+v", name, m)
+		}
+		if u := m.Usage; u == nil || u.MemoryBytes < 1<<20 || u.Processes < 1 {
+			t.Errorf("%s uses %+v", name, u)
 		}
 		target := name
 		if s.Ready.TCPPort > 0 {

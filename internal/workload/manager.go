@@ -197,6 +197,17 @@ func (m *Manager) Get(namespace, id string) (Summary, bool) {
 	return w.summary()
 }
 
+// Usage is what a service uses now, nil if that is not known.
+func (m *Manager) Usage(id string) *nex.Usage {
+	m.mu.Lock()
+	w := m.byID[id]
+	m.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	return w.usage()
+}
+
 // List returns the deployed workloads of all namespaces, oldest first.
 func (m *Manager) List() []Summary {
 	m.mu.Lock()

@@ -75,6 +75,12 @@ func TestJournal(t *testing.T) {
 	if restarts, ended := b.journal.told(id); restarts != 1 || ended != 0 {
 		t.Errorf("restarts %d, ended %d", restarts, ended)
 	}
+	if u := b.Usage(id); u == nil || *u != (nex.Usage{CPUMS: 1, MemoryBytes: 2, Processes: 3}) {
+		t.Errorf("the service uses %+v", u)
+	}
+	if b.Usage(stays) != nil || b.Usage("nobody") != nil {
+		t.Error("it is known what functions use, or who is not there")
+	}
 	if err := b.Stop(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}

@@ -49,6 +49,8 @@ type Guest interface {
 	Undeploy(ctx context.Context, id string) error
 	// Probe asks a service on the guest's own network; see [guest.Client.Probe].
 	Probe(ctx context.Context, p guest.Probe) error
+	// Usage tells what the guest uses now.
+	Usage() (nex.Usage, error)
 	// Done is closed when the guest is lost or released: it takes no calls.
 	Done() <-chan struct{}
 	// Release ends the guest and returns when it is gone.

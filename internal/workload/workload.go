@@ -330,6 +330,23 @@ func (w *workload) everRan() bool {
 
 func (w *workload) report(e nex.EventData) { w.m.cfg.Reporter.Event(w.spec.Namespace, w.id, e) }
 
+// usage is what a service uses now, nil if that is not known. Functions share
+// their guests.
+func (w *workload) usage() *nex.Usage {
+	w.mu.Lock()
+	g := w.guest
+	w.mu.Unlock()
+	if g == nil || w.spec.Type.IsFunction() {
+		return nil
+	}
+	u, err := g.Usage()
+	if err != nil {
+		w.log.Debug("Usage of a workload is not known", "error", err)
+		return nil
+	}
+	return &u
+}
+
 // summary is false for a workload that has not come up.
 func (w *workload) summary() (Summary, bool) {
 	w.mu.Lock()
