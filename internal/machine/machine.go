@@ -3,8 +3,8 @@
 // and then destroyed, never given back.
 //
 // A [Launcher] makes one kind of machine; Processes are those that share the
-// host's kernel, with the OS sandbox or without. All types are safe for concurrent use. The package knows nothing of
-// workloads or of NATS.
+// host's kernel, with the OS sandbox or without. All types are safe for
+// concurrent use. The package knows nothing of workloads or of NATS.
 package machine
 
 import (
