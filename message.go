@@ -238,14 +238,15 @@ type LastExit struct {
 	At    time.Time `json:"at"`
 }
 
-// Usage is what all processes of a workload use.
+// Usage is what all processes of a service use; on nodes without cgroups, its
+// agent too.
 type Usage struct {
-	// CPUMS is the processor time since its machine began, in milliseconds.
+	// CPUMS is the processor time since it last started, in milliseconds.
 	CPUMS int64 `json:"cpu_ms"`
 	// MemoryBytes is what is in memory now.
 	MemoryBytes int64 `json:"memory_bytes"`
-	// Processes is how many there are.
-	Processes int `json:"processes"`
+	// PIDs is how many processes and threads there are.
+	PIDs int `json:"pids"`
 }
 
 // WorkloadSummary describes a workload in [MachineSummary]. Hash is the

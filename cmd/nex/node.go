@@ -153,8 +153,8 @@ func printHealth(w io.Writer, m nex.MachineSummary) {
 		fmt.Fprintf(w, "    Restarts: %d, the last %s ago: %s\n", m.Restarts, time.Since(m.LastExit.At).Round(time.Second), escape(m.LastExit.Reason))
 	}
 	if u := m.Usage; u != nil {
-		fmt.Fprintf(w, "       Usage: %s CPU time, %s memory, %d processes\n",
-			time.Duration(u.CPUMS)*time.Millisecond, humanize.IBytes(uint64(max(u.MemoryBytes, 0))), u.Processes)
+		fmt.Fprintf(w, "       Usage: %s CPU time, %s memory, %d processes and threads\n",
+			time.Duration(u.CPUMS)*time.Millisecond, humanize.IBytes(uint64(max(u.MemoryBytes, 0))), u.PIDs)
 	}
 }
 

@@ -200,23 +200,17 @@ func (g *Group) Limit(r nex.Resources) error {
 	return nil
 }
 
-// Usage tells what all of the group uses: of memory without the page cache that
+// Usage tells what services use here: of memory without the page cache that
 // may be reclaimed, of processes also their threads.
 func (g *Group) Usage() (nex.Usage, error) {
-	var u nex.Usage
-	for _, part := range []string{agent, work} {
-		var n [4]int64
-		for i, r := range g.root.dialect.usage {
-			var err error
-			if n[i], err = g.read(part, r); err != nil {
-				return nex.Usage{}, fmt.Errorf("read usage: %w", err)
-			}
+	var n [4]int64
+	for i, r := range g.root.dialect.usage {
+		var err error
+		if n[i], err = g.read(work, r); err != nil {
+			return nex.Usage{}, fmt.Errorf("read usage: %w", err)
 		}
-		u.CPUMS += time.Duration(n[0]).Milliseconds()
-		u.MemoryBytes += max(n[1]-n[2], 0)
-		u.Processes += int(n[3])
 	}
-	return u, nil
+	return nex.Usage{CPUMS: time.Duration(n[0]).Milliseconds(), MemoryBytes: max(n[1]-n[2], 0), PIDs: int(n[3])}, nil
 }
 
 // Hits tells how often the limits were met.

@@ -83,7 +83,7 @@ func TestLimitsAndUsage(t *testing.T) {
 					t.Errorf("the agent has a limit: %s is %q", file, got)
 				}
 			}
-			if u, err := g.Usage(); err != nil || u != (nex.Usage{CPUMS: 5000, MemoryBytes: 8000, Processes: 6}) {
+			if u, err := g.Usage(); err != nil || u != (nex.Usage{CPUMS: 2500, MemoryBytes: 4000, PIDs: 3}) {
 				t.Errorf("usage %+v, %v", u, err)
 			}
 			if h, err := g.Hits(); err != nil || h != (Hits{OOMKills: 2, PIDs: 6, Throttled: 4}) {
@@ -239,7 +239,17 @@ func TestRealGroup(t *testing.T) {
 	if got := g.processes(); !slices.Equal(got, []int{p.Pid}) {
 		t.Errorf("inside are %v, not %d", got, p.Pid)
 	}
-	if u, err := g.Usage(); err != nil || u.Processes != 1 || u.MemoryBytes > 10<<20 {
+	doors, err := g.Work()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range doors {
+		if _, err := d.WriteString(strconv.Itoa(p.Pid)); err != nil {
+			t.Error(err)
+		}
+		d.Close()
+	}
+	if u, err := g.Usage(); err != nil || u.PIDs != 1 || u.MemoryBytes > 10<<20 {
 		t.Errorf("usage %+v, %v", u, err)
 	}
 	if err := g.Kill(t.Context()); err != nil {

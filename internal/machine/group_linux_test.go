@@ -91,7 +91,7 @@ func TestKilledAgentTakesEscapedServicesAlong(t *testing.T) {
 	g, dir := bootWith(t, groups(t))
 	await(t, run(t, g, escape, nex.Resources{}, guest.Sink{}), "escaped")
 	usage, err := g.Usage()
-	if err != nil || usage.Processes < 4 || usage.MemoryBytes <= 0 {
+	if err != nil || usage.PIDs < 3 || usage.MemoryBytes <= 0 {
 		t.Errorf("usage %+v, %v", usage, err)
 	}
 	var agent int
@@ -142,7 +142,7 @@ func TestServiceWithoutGroups(t *testing.T) {
 		t.Errorf("the service's score is %s, want %s", got, want)
 	}
 	await(t, lines, "escaped")
-	if usage, err := g.Usage(); err != nil || usage.Processes < 2 {
+	if usage, err := g.Usage(); err != nil || usage.PIDs < 2 {
 		t.Errorf("usage %+v, %v", usage, err)
 	}
 	if err := g.Undeploy(t.Context(), "w"); err != nil {

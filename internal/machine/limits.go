@@ -23,7 +23,7 @@ const (
 	stillTheCause = 2 * lookAtLimits
 )
 
-// Usage tells what the machine uses now.
+// Usage tells what the services of the machine use now.
 func (g *Guest) Usage() (nex.Usage, error) { return g.machine.Usage() }
 
 // Deploy is [guest.Client.Deploy] on a machine with the limits that the

@@ -33,7 +33,7 @@ type Machine interface {
 	// Limit bounds what services use here from now on, as far as the host can:
 	// who asks has seen to it that it can, or does not mind.
 	Limit(r nex.Resources) error
-	// Usage tells what the machine uses now.
+	// Usage tells what the services of the machine use now.
 	Usage() (nex.Usage, error)
 	// Hits tells how often limits were met; zero where the host does not know.
 	Hits() (cgroup.Hits, error)

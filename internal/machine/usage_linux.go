@@ -38,7 +38,7 @@ func sessionUsage(session int) (nex.Usage, error) {
 		}
 		number := func(i int) int64 { n, _ := strconv.ParseInt(f[i-3], 10, 64); return n } // the kernel's own
 		ticks += number(14) + number(15) + number(16) + number(17)
-		u.Processes += int(number(20))
+		u.PIDs += int(number(20))
 		u.MemoryBytes += number(24) * int64(os.Getpagesize())
 	}
 	u.CPUMS = (time.Duration(ticks) * tick).Milliseconds()

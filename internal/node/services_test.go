@@ -149,7 +149,7 @@ func TestServiceHealth(t *testing.T) {
 		if !m.Healthy {
 			t.Errorf("%s: %+v", name, m)
 		}
-		if u := m.Usage; u == nil || u.MemoryBytes < 1<<20 || u.Processes < 1 {
+		if u := m.Usage; u == nil || u.MemoryBytes < 1<<20 || u.PIDs < 1 {
 			t.Errorf("%s uses %+v", name, u)
 		}
 		target := name

@@ -118,7 +118,7 @@ func (g *fakeGuest) Undeploy(_ context.Context, id string) error {
 func (g *fakeGuest) Probe(_ context.Context, p guest.Probe) error { return g.host.probe(p) }
 
 func (g *fakeGuest) Usage() (nex.Usage, error) {
-	return nex.Usage{CPUMS: 1, MemoryBytes: 2, Processes: 3}, nil
+	return nex.Usage{CPUMS: 1, MemoryBytes: 2, PIDs: 3}, nil
 }
 
 func (g *fakeGuest) Done() <-chan struct{} { return g.gone }

@@ -75,7 +75,7 @@ func TestJournal(t *testing.T) {
 	if restarts, ended := b.journal.told(id); restarts != 1 || ended != 0 {
 		t.Errorf("restarts %d, ended %d", restarts, ended)
 	}
-	if u := b.Usage(id); u == nil || *u != (nex.Usage{CPUMS: 1, MemoryBytes: 2, Processes: 3}) {
+	if u := b.Usage(id); u == nil || *u != (nex.Usage{CPUMS: 1, MemoryBytes: 2, PIDs: 3}) {
 		t.Errorf("the service uses %+v", u)
 	}
 	if b.Usage(stays) != nil || b.Usage("nobody") != nil {
