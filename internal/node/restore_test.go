@@ -42,11 +42,16 @@ func beNode() int {
 // startNode runs a node as a process of its own. Kill ends it as kill -9 does.
 func startNode(t *testing.T, url, dir string) (kill func()) {
 	t.Helper()
+	return startCommand(t, url, dir, exec.Command(os.Args[0]))
+}
+
+// startCommand is [startNode] for a command that runs this test binary.
+func startCommand(t *testing.T, url, dir string, cmd *exec.Cmd) (kill func()) {
+	t.Helper()
 	told, err := json.Marshal(map[string]string{"URL": url, "Dir": dir, "Agent": nextest.AgentPath(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), nodeVariable+"="+string(told))
 	cmd.Stderr = t.Output()
 	out, err := cmd.StdoutPipe()

@@ -152,6 +152,7 @@ func (d disk) Find(string) (artifact.Artifact, bool) { return artifact.Artifact{
 type recorder struct {
 	events chan nex.EventData
 	calls  chan workload.Call
+	logs   atomic.Int64
 }
 
 func (r *recorder) Event(_, _ string, e nex.EventData) { r.events <- e }
@@ -161,7 +162,7 @@ func (r *recorder) Called(c workload.Call) {
 	default: // a test that makes so many does not look at them
 	}
 }
-func (r *recorder) Log(nex.LogSubject, slog.Level, string) {}
+func (r *recorder) Log(nex.LogSubject, slog.Level, string) { r.logs.Add(1) }
 
 // bench is a manager and everything around it.
 type bench struct {

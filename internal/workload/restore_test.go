@@ -1,6 +1,7 @@
 package workload_test
 
 import (
+	"log/slog"
 	"testing"
 
 	"nex"
@@ -101,5 +102,21 @@ func TestFetchIsTriedAgain(t *testing.T) {
 	b.fails.Store(4)
 	if _, err := b.tryDeploy(t, function("g", "t.g")); err == nil || err.Error() != "Failed to cache workload bytes: no answer" {
 		t.Errorf("after four failures: %v", err)
+	}
+}
+
+// TestFloodOfLogs: an agent that does not bound what its workload logs.
+func TestFloodOfLogs(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	id := b.deploy(t, service("s", false))
+	g := b.host.taken()[0]
+	g.mu.Lock()
+	sink := g.running[id]
+	g.mu.Unlock()
+	for range 200_000 {
+		sink.Log(slog.LevelInfo, "x")
+	}
+	if n := b.report.logs.Load(); n < 40_000 || n > 100_000 {
+		t.Errorf("%d of 200,000 records went through", n)
 	}
 }

@@ -13,6 +13,14 @@ import (
 	"nex/internal/guest"
 )
 
+// What a workload logs, its agent bounds; this bounds an agent that does not, to
+// about twice as much: records a second in the long run, and at once.
+const (
+	logsPerSecond = 4000
+	logsAtOnce    = 40_000
+	tellFlood     = 10 * time.Second
+)
+
 // Pauses between attempts to fetch an artifact.
 const (
 	fetchPause    = 100 * time.Millisecond
@@ -146,7 +154,13 @@ func (w *workload) load(ctx context.Context, s *stay, art artifact.Artifact) err
 	}
 	subject := nex.LogSubject{Namespace: w.spec.Namespace, Node: w.m.cfg.NodeID, Workload: w.spec.Name, ID: w.id}
 	sink := guest.Sink{
-		Log:  func(level slog.Level, text string) { w.m.cfg.Reporter.Log(subject, level, text) },
+		Log: func(level slog.Level, text string) {
+			if w.logs.Allow() {
+				w.m.cfg.Reporter.Log(subject, level, text)
+			} else {
+				w.tellFlood.Do(func() { w.log.Warn("The agent sends more log records than agents let through; some are dropped") })
+			}
+		},
 		Lost: func(f guest.Fault) { s.fault = f },
 		Host: w.host.Serve,
 	}

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"nex"
 	"nex/internal/artifact"
 	"nex/internal/guest"
@@ -44,13 +46,15 @@ type workload struct {
 	cancel context.CancelFunc // tells the loop to end
 	done   chan struct{}      // closed when the loop has ended
 
-	triggers *triggers
-	host     Host
-	busy     atomic.Int64 // nanoseconds spent in calls
-	bytes    int64        // guarded by Manager.mu
-	group    group        // whom it shares a guest with; of the loop alone
-	alone    bool         // it shares none, or no more; of the loop alone
-	restarts restarts     // of the loop alone
+	triggers  *triggers
+	host      Host
+	logs      *rate.Limiter  // of log records
+	tellFlood rate.Sometimes // that there are too many
+	busy      atomic.Int64   // nanoseconds spent in calls
+	bytes     int64          // guarded by Manager.mu
+	group     group          // whom it shares a guest with; of the loop alone
+	alone     bool           // it shares none, or no more; of the loop alone
+	restarts  restarts       // of the loop alone
 
 	mu       sync.Mutex
 	state    state
@@ -79,6 +83,7 @@ func begin(m *Manager, p past, spec Spec, started chan<- error) *workload {
 		group: group{namespace: spec.Namespace}, alone: !spec.Type.IsFunction(),
 		log:      m.cfg.Log.With("workload", spec.Name, "id", id),
 		restarts: newRestarts(spec, rand.Float64),
+		logs:     rate.NewLimiter(logsPerSecond, logsAtOnce), tellFlood: rate.Sometimes{First: 1, Interval: tellFlood},
 	}
 	w.artifact.SHA256 = p.sha256
 	if p.ran {
