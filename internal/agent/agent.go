@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"nex"
@@ -109,7 +110,8 @@ type workload struct {
 func (a *agent) dir(id string) string { return filepath.Join(a.cfg.Dir, filepath.Base(id)) }
 
 // Put appends a piece to an artifact.
-func (a *agent) Put(_ context.Context, id string, piece []byte) error {
+func (a *agent) Put(_ context.Context, id string, piece []byte) (err error) {
+	defer func() { err = diskFull(err) }()
 	a.mu.Lock()
 	u := a.uploads[id]
 	a.mu.Unlock()
@@ -150,9 +152,18 @@ func (a *agent) Deploy(ctx context.Context, d guest.Deploy) (err error) {
 		return errors.Join(ctx.Err(), w.end(context.WithoutCancel(ctx)))
 	}
 	if err != nil {
-		return errors.Join(err, a.unload(d.ID))
+		return errors.Join(diskFull(err), a.unload(d.ID))
 	}
 	return nil
+}
+
+// diskFull makes an error that has to do with a full disk say that trying again
+// may help: it is no defect of the agent.
+func diskFull(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return nex.Errorf(nex.Unavailable, "the disk under this machine is full: %v", err)
+	}
+	return err
 }
 
 // disk is how many bytes the directory of a workload may hold, 0 for any number.

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"nex"
@@ -104,6 +105,9 @@ func (c *Cache) Fetch(ctx context.Context, r Ref, allow func(size int64) error) 
 		return Artifact{}, err
 	}
 	a, err := c.store(body, info.Size, allow)
+	if errors.Is(err, syscall.ENOSPC) { // no defect
+		err = nex.Errorf(nex.Unavailable, "the node's disk is full: %v", err)
+	}
 	if err == nil {
 		err = r.check(a.SHA256)
 	}
