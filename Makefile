@@ -4,6 +4,8 @@ SHELL := bash
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 FUZZTIME ?= 30s
+SEED     ?= $(shell date +%s)
+DURATION ?= 5m
 TOOLS    := $(CURDIR)/bin/tools
 VERSIONED = -X main.version=$(VERSION)
 
@@ -55,6 +57,12 @@ test: deps $(TOOLS)/gotestsum $(TOOLS)/nats ## run all tests with the race detec
 .PHONY: race
 race: deps ## repeat the tests of all internal packages, to catch the rare race (test runs each once)
 	$(CGO) go test -race -tags '$(TAGS)' -count=3 ./internal/...
+
+.PHONY: chaos
+chaos: deps ## drive nodes through faults: SEED= draws the plan, DURATION= is how long (5m), CHAOSFLAGS='-nodes 1'
+	@mkdir -p bin/chaos
+	$(CGO) go test -race -tags '$(TAGS)' -run '^TestChaos' -timeout 0 -v -artifacts -outputdir bin/chaos ./test/chaos \
+		-seed $(SEED) -duration $(DURATION) $(CHAOSFLAGS)
 
 .PHONY: fuzz
 fuzz: deps ## run every fuzz target for FUZZTIME (30s)

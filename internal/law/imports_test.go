@@ -52,6 +52,9 @@ var mayImport = map[string]string{
 	// Test support. What rawclient knows of the wire it knows from its description.
 	"rawclient": "",
 	"nextest":   "agent cgroup confine guest machine runtime undo nex",
+
+	// A test of all of it, whose processes are nodes and agents too.
+	"test/chaos": "config machine nextest node nex",
 }
 
 // onlyImporter says which package alone may import a library, so that the rest

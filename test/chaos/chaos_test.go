@@ -50,8 +50,7 @@ func run(t *testing.T, n int) {
 		t.Error(v)
 	}
 	if t.Failed() {
-		t.Logf("again: go test -race -tags v8 ./test/chaos -run %s -timeout 0 -artifacts -seed %d -duration %s -nodes %d -rate %d",
-			t.Name(), o.Seed, o.Duration, n, *rate)
+		t.Logf("again, with logs in bin/chaos: make chaos SEED=%d DURATION=%s CHAOSFLAGS='-nodes %d -rate %d'", o.Seed, o.Duration, n, *rate)
 	}
 }
 

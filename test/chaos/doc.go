@@ -5,7 +5,8 @@
 // their disks, all by a plan that is drawn from a seed.
 //
 //	make chaos SEED=7 DURATION=5m
-//	go test -tags v8 ./test/chaos -run Chaos -seed 7 -duration 5m -nodes 1
+//	make chaos SEED=7 DURATION=5m CHAOSFLAGS='-nodes 1'
+//	go test -tags v8 ./test/chaos -run Chaos -seed 7 -duration 5m
 //
 // The same seed gives the same plan: what is done, when, and to whom among those
 // who are there at that time. What the processes make of it is up to the host, so
@@ -35,8 +36,8 @@
 // Each violation is one line: when it happened, what, to which call or workload, and
 // the last faults before it. The seed's plan, what the driver did and what the
 // nodes and the server logged is in files in the test's artifact directory, which
-// go test keeps when it is run with -artifacts; the line "again:" of the
-// test's output does that. Times in violations and in driver.log are seconds
+// go test keeps when it is run with -artifacts; the command on the line "again"
+// of the test's output does that. Times in violations and in driver.log are seconds
 // since the world was complete; the first line of driver.log has the hour.
 //
 // Everything but this text is for Linux, where processes can be looked at

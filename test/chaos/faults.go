@@ -72,7 +72,7 @@ func plan(random *rand.Rand, o Options) []step {
 	}
 	add(light, time.Second, 5*time.Second)
 	if !o.LightOnly {
-		add(heavy, 5*time.Second, 16*time.Second)
+		add(heavy, 3*time.Second, 12*time.Second)
 	}
 	slices.SortFunc(steps, func(a, b step) int { return int(a.at - b.at) })
 	return steps

@@ -130,7 +130,7 @@ func (r *run) listen(subject string, hear func(*nats.Msg)) error {
 func (r *run) drive(ctx context.Context, o Options) {
 	r.m.begun = time.Now()
 	r.m.log("begun at %s with seed %d: %d nodes for %s", r.m.begun.Format(time.DateTime), o.Seed, o.Nodes, o.Duration)
-	steps := plan(rand.New(rand.NewPCG(o.Seed, 2)), o)
+	steps := plan(rand.New(rand.NewPCG(o.Seed, uint64(2+o.Nodes))), o)
 	for _, s := range steps {
 		r.m.log("plan: %s", s)
 	}

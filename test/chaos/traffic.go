@@ -125,6 +125,9 @@ func (t *traffic) deploy(l *load) {
 	} else {
 		c.deployErrors[nex.CodeOf(err)]++
 	}
+	if nex.CodeOf(err) == nex.Internal && l.state == refused {
+		t.m.violateLocked("the deploy of %s is refused as %s, which no fault here is: %v", l, nex.Internal, err)
+	}
 	if !t.m.disturbedLocked(began.Add(-unsettled), time.Now(), l.node, anyFault) {
 		t.m.violateLocked("the deploy of %s, asked for at %.3f s, failed though there was no fault: %v", l, began.Sub(t.m.begun).Seconds(), err)
 	}

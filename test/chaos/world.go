@@ -76,7 +76,8 @@ func newWorld(o Options) (*world, error) {
 	if err := w.startServer(); err != nil {
 		return w, fmt.Errorf("start NATS: %w", err)
 	}
-	w.nc, err = nats.Connect(w.addr, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond), nats.ReconnectBufSize(-1))
+	w.nc, err = nats.Connect(w.addr, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond), nats.ReconnectBufSize(-1),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // a server that is killed is no news
 	if err != nil {
 		return w, err
 	}
