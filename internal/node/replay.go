@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"nex"
@@ -35,7 +36,7 @@ type replays struct {
 	mu    sync.Mutex // guards all below
 	seen  map[replayKey]remembered
 	owned map[uint64]int // how many of seen each owner has
-	file  *os.File       // appended to
+	file  *os.File       // appended to; nil as long as it could not be written
 	left  int            // records the file may grow by
 }
 
@@ -51,7 +52,9 @@ type remembered struct {
 // keyOf makes a key of a request's claims and what they may not say.
 func keyOf(jwt, rest string) replayKey { return sha256.Sum256([]byte(jwt + "\x00" + rest)) }
 
-// openReplays reads what an earlier process of this node remembered.
+// openReplays reads what an earlier process of this node remembered. A full disk
+// is no reason not to start: what is taken up again was remembered before, and
+// nothing new is taken as long as it cannot be.
 func openReplays(path string, now func() time.Time) (*replays, error) {
 	r := &replays{path: path, now: now, seen: map[replayKey]remembered{}, owned: map[uint64]int{}}
 	data, err := os.ReadFile(path)
@@ -63,7 +66,10 @@ func openReplays(path string, now func() time.Time) (*replays, error) {
 			owner: binary.BigEndian.Uint64(data[sha256.Size:]), until: int64(binary.BigEndian.Uint64(data[sha256.Size+8:])),
 		})
 	} // half a record at the end is of a request that was not taken
-	return r, r.rewriteLocked()
+	if err := r.rewriteLocked(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		return nil, err
+	}
+	return r, nil
 }
 
 // once remembers a request of issuer until it expires. It is an error if it is
@@ -78,16 +84,25 @@ func (r *replays) once(key replayKey, issuer string, until time.Time) error {
 	m := remembered{owner: binary.BigEndian.Uint64(owner[:]), until: until.Unix()}
 	if r.left <= 0 {
 		if err := r.rewriteLocked(); err != nil {
-			return err
+			return diskFull(err)
 		}
 	}
 	if _, err := r.file.Write(record(key, m)); err != nil {
 		r.left = 0 // half a record may be there: write all anew
-		return fmt.Errorf("remember request: %w", err)
+		return diskFull(fmt.Errorf("remember request: %w", err))
 	}
 	r.left--
 	r.addLocked(key, m)
 	return nil
+}
+
+// diskFull makes an error that has to do with a full disk say that trying again
+// may help: it is no defect.
+func diskFull(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return nex.Errorf(nex.Unavailable, "the node's disk is full: %v", err)
+	}
+	return err
 }
 
 func record(key replayKey, m remembered) []byte {
@@ -162,7 +177,7 @@ func (r *replays) rewriteLocked() error {
 		err = os.Rename(f.Name(), r.path)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("remember requests: %w", err), f.Close())
+		return errors.Join(fmt.Errorf("remember requests: %w", err), f.Close(), os.Remove(f.Name()))
 	}
 	if r.file != nil {
 		err = r.file.Close()
@@ -171,7 +186,14 @@ func (r *replays) rewriteLocked() error {
 	return err
 }
 
-func (r *replays) close() error { return r.file.Close() }
+func (r *replays) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Close()
+}
 
 // replays is where a node remembers requests.
 func (s *state) replays() string { return filepath.Join(s.dir, "replays") }
