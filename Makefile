@@ -51,7 +51,7 @@ test: deps $(TOOLS)/gotestsum $(TOOLS)/nats ## run all tests with the race detec
 	@bash tools/deps.sh curl
 	@status=0; rm -f bin/test.json; \
 	$(CGO) NEX_TEST_NATS_CLI=$(TOOLS)/nats $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \
-		-- -race -tags '$(TAGS)' $(TESTFLAGS) ./... || status=$$?; \
+		-- -race -timeout 20m -tags '$(TAGS)' $(TESTFLAGS) ./... || status=$$?; \
 	awk -f tools/tally.awk bin/test.json && exit $$status
 
 .PHONY: race

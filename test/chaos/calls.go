@@ -68,7 +68,7 @@ func (m *model) reply(msg *nats.Msg) {
 		m.violateLocked("call %d to %s has %d replies", c.id, c.load, c.replies)
 	}
 	if late := time.Since(c.sent) - c.load.kind.timeout() - margin; late > m.counts.latest && !c.load.kind.service() &&
-		!m.disturbedLocked(c.sent, time.Now(), c.load.node, faultKind.excuses) {
+		!m.disturbedCallLocked(c, c.sent, time.Now(), faultKind.excuses) {
 		m.counts.latest = late
 	}
 	if wrong := m.contentLocked(c, msg); wrong != "" {
@@ -81,7 +81,7 @@ func (m *model) contentLocked(c *call, msg *nats.Msg) string {
 	k := c.load.kind
 	if len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
 		m.counts.nobody++
-		if c.load.state == live && !k.service() && !m.disturbedLocked(c.sent, time.Now(), c.load.node, faultKind.excuses) {
+		if c.load.state == live && !k.service() && !m.disturbedCallLocked(c, c.sent, time.Now(), faultKind.excuses) {
 			return "nobody listens on its subject"
 		}
 		return ""
@@ -101,7 +101,7 @@ func (m *model) contentLocked(c *call, msg *nats.Msg) string {
 	if !slices.Contains(anyCall, e.Code) && !slices.Contains(k.answers, e.Code) {
 		return fmt.Sprintf("the error is %s: %s", e.Code, e.Message)
 	}
-	if !slices.Contains(k.answers, e.Code) && !m.disturbedLocked(c.sent.Add(-unsettled), time.Now(), c.load.node, anyFault) && c.load.state == live {
+	if !slices.Contains(k.answers, e.Code) && !m.disturbedCallLocked(c, c.sent.Add(-unsettled), time.Now(), anyFault) && c.load.state == live {
 		m.counts.unprovoked++
 		m.log("unprovoked: call %d to %s: %s: %s", c.id, c.load, e.Code, e.Message)
 	}
@@ -128,7 +128,7 @@ func (m *model) judge(now time.Time) {
 		switch {
 		case c.load.kind.service():
 			m.counts.silent++ // a service that ends answers nothing, and nobody does for it
-		case m.disturbedLocked(c.sent, due.Add(influence), c.load.node, faultKind.excuses):
+		case m.disturbedCallLocked(c, c.sent, due.Add(influence), faultKind.excuses):
 			m.counts.excused++
 		default:
 			m.violateLocked("call %d to %s, sent at %.3f s, has no reply", c.id, c.load, c.sent.Sub(m.begun).Seconds())

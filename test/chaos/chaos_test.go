@@ -6,7 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -57,7 +59,9 @@ func run(t *testing.T, n int) {
 // drive runs a world and shows the counts.
 func drive(t *testing.T, o chaos.Options) chaos.Report {
 	t.Helper()
-	r, err := chaos.Run(t.Context(), o)
+	ctx, cancel := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM) // so that disks are unmounted then too
+	defer cancel()
+	r, err := chaos.Run(ctx, o)
 	t.Logf("seed %d, %d nodes, %s:\n%s", o.Seed, o.Nodes, o.Duration, r.Summary)
 	if err != nil {
 		t.Fatal(err, r.Violations)

@@ -17,16 +17,18 @@ import (
 type faultKind string
 
 const (
-	killAgent  faultKind = "agent killed"
-	stopAgent  faultKind = "agent stopped"
-	fillDisk   faultKind = "disk full"
-	killNode   faultKind = "node killed"
-	stopNode   faultKind = "node stopped"
-	killServer faultKind = "server killed"
-	stopServer faultKind = "server stopped"
-	delayLink  faultKind = "connection delayed"
-	stallLink  faultKind = "connection stalled"
-	cutLink    faultKind = "connection cut"
+	killAgent faultKind = "agent killed"
+	stopAgent faultKind = "agent stopped"
+	fillDisk  faultKind = "disk full"
+	killNode  faultKind = "node killed"
+	stopNode  faultKind = "node stopped"
+	// restartNode ends a node in order and starts it again.
+	restartNode faultKind = "node restarted"
+	killServer  faultKind = "server killed"
+	stopServer  faultKind = "server stopped"
+	delayLink   faultKind = "connection delayed"
+	stallLink   faultKind = "connection stalled"
+	cutLink     faultKind = "connection cut"
 	// hostBusy is not done by the driver: it was not given the processor.
 	hostBusy faultKind = "host busy"
 )
@@ -34,7 +36,7 @@ const (
 // light are faults that excuse nothing, and heavy those that do.
 var (
 	light = []faultKind{killAgent, killAgent, stopAgent, fillDisk}
-	heavy = []faultKind{killNode, killNode, stopNode, killServer, killServer, stopServer, delayLink, stallLink, cutLink, cutLink}
+	heavy = []faultKind{killNode, killNode, stopNode, restartNode, killServer, killServer, stopServer, delayLink, stallLink, cutLink, cutLink}
 )
 
 // excuses reports whether a call may have no reply through a fault.
@@ -105,7 +107,7 @@ func (j *injector) do(ctx context.Context, s step) {
 		j.agent(ctx, h, s)
 	case fillDisk:
 		j.disk(ctx, h, s)
-	case killNode, stopNode:
+	case killNode, stopNode, restartNode:
 		j.node(ctx, h, s)
 	case killServer, stopServer:
 		j.server(ctx, s)
@@ -154,7 +156,7 @@ func (j *injector) disk(ctx context.Context, h *host, s step) {
 	}
 }
 
-// node kills a node and starts it again, or stops it for a while.
+// node ends a node and starts it again, or stops it for a while.
 func (j *injector) node(ctx context.Context, h *host, s step) {
 	if !h.mu.TryLock() {
 		return
@@ -168,8 +170,17 @@ func (j *injector) node(ctx context.Context, h *host, s step) {
 		h.proc.signal(syscall.SIGCONT)
 		return
 	}
+	if s.kind == restartNode {
+		if err := h.proc.terminate(endPatience); err != nil {
+			j.m.violate("node %d did not end in order: %v", s.node, err)
+		}
+	}
 	h.proc.kill()
 	pause(ctx, s.hold/2)
+	if s.kind == restartNode {
+		_ = j.w.nc.FlushTimeout(slack) // so that its last events are there, if they can be
+		j.m.forgetEnds(s.node)
+	}
 	if err := h.start(); err != nil {
 		j.m.violate("node %d does not start: %v", s.node, err)
 	}

@@ -43,6 +43,10 @@ type load struct {
 	stopped time.Time // when it was
 }
 
+// key is what a workload is known by here: its name, which copies of it have too,
+// and its node.
+func (l *load) key() string { return fmt.Sprintf("%s@%d", l.name, l.node) }
+
 func (l *load) String() string { return fmt.Sprintf("%s (%s) on node %d", l.name, l.id, l.node) }
 
 // call is a message to a workload.
@@ -64,7 +68,7 @@ type model struct {
 	log   func(format string, args ...any)
 
 	mu         sync.Mutex
-	loads      map[string]*load // by name
+	loads      map[string]*load // by key
 	calls      map[uint64]*call
 	waiting    []*call // without a reply
 	histories  map[string]*history
@@ -168,6 +172,18 @@ func (m *model) event(e nex.Event) {
 	}
 }
 
+// forgetEnds allows what a node runs to be deployed again: it told of its end
+// when the node ended in order.
+func (m *model) forgetEnds(node int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.loads {
+		if h := m.histories[l.id]; h != nil && l.node == node && l.state != stopped {
+			h.undeployed = 0
+		}
+	}
+}
+
 // checkEvents is for the end, when all events have come.
 func (m *model) checkEvents() {
 	m.mu.Lock()
@@ -187,7 +203,7 @@ func (m *model) checkEvents() {
 func (m *model) add(l *load) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.loads[l.name] = l
+	m.loads[l.key()] = l
 }
 
 // pick returns a workload in one of some states, by a number that any is good for.
@@ -197,7 +213,7 @@ func (m *model) pick(number uint64, want func(*load) bool) *load {
 	var names []string
 	for _, l := range m.loads {
 		if want(l) {
-			names = append(names, l.name)
+			names = append(names, l.key())
 		}
 	}
 	if len(names) == 0 {
@@ -216,13 +232,24 @@ func (m *model) in(node int, states ...state) (list []load) {
 			list = append(list, *l)
 		}
 	}
-	slices.SortFunc(list, func(a, b load) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(list, func(a, b load) int { return strings.Compare(a.key(), b.key()) })
 	return list
 }
 
 // set changes what is known of a workload.
-func (m *model) set(name string, change func(l *load)) {
+func (m *model) set(key string, change func(l *load)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	change(m.loads[name])
+	change(m.loads[key])
+}
+
+// disturbedCallLocked is [model.disturbedLocked] for whoever may have got a call:
+// the workload's node, or one of its copies'.
+func (m *model) disturbedCallLocked(c *call, from, to time.Time, matters func(faultKind) bool) bool {
+	for _, l := range m.loads {
+		if l.subject == c.load.subject && l.state != refused && m.disturbedLocked(from, to, l.node, matters) {
+			return true
+		}
+	}
+	return false
 }

@@ -119,6 +119,9 @@ func (r *run) takeStock(ctx context.Context) {
 		}
 	}
 	for _, l := range r.m.in(-1, stopped, refused) {
+		if r.m.pick(0, func(other *load) bool { return other.subject == l.subject && other.state == live }) != nil {
+			continue // a copy answers
+		}
 		if m, err := r.w.nc.Request(l.subject, []byte("rest"), l.kind.timeout()+slack); err == nil {
 			r.m.violate("%s is %s and answers %.60q", &l, l.state, m.Data)
 		}
@@ -130,9 +133,9 @@ func (r *run) takeStock(ctx context.Context) {
 func (r *run) adopt(h *host, s nex.MachineSummary) {
 	r.m.mu.Lock()
 	defer r.m.mu.Unlock()
-	l := r.m.loads[s.Workload.Name]
+	l := r.m.loads[(&load{name: s.Workload.Name, node: h.index}).key()]
 	switch {
-	case l == nil || l.node != h.index:
+	case l == nil:
 		r.m.violateLocked("node %d lists %s (%s), which nobody asked it for", h.index, s.Workload.Name, s.ID)
 	case l.state == unsure, l.state == stopUnsure && l.id == s.ID:
 		l.state, l.id = live, s.ID
@@ -142,7 +145,7 @@ func (r *run) adopt(h *host, s nex.MachineSummary) {
 }
 
 // footprint is what a node's process takes.
-type footprint struct{ goroutines, files int }
+type footprint struct{ goroutines, files, agents int }
 
 // measure asks a node for its goroutines, and the system for its files.
 func measure(h *host) (f footprint, err error) {
@@ -151,6 +154,7 @@ func measure(h *host) (f footprint, err error) {
 	if err == nil && len(said) == 1 {
 		f.goroutines, err = strconv.Atoi(said[0])
 	}
+	f.agents = len(h.agents())
 	f.files = openFiles(h.proc.cmd.Process.Pid)
 	return f, err
 }
@@ -170,12 +174,12 @@ func (r *run) settle(ctx context.Context, h *host, before footprint) {
 	var err error
 	for {
 		now, err = measure(h)
-		if err == nil && now.goroutines <= before.goroutines+moreGoroutines && now.files <= before.files+moreFiles {
+		if err == nil && now.goroutines <= before.goroutines+moreGoroutines && now.files <= before.files+moreFiles && now.agents <= 1 {
 			break
 		}
 		if !pause(ctx, look) {
-			r.m.violate("node %d has %d goroutines and %d open files without workloads, and had %d and %d (%v)",
-				h.index, now.goroutines, now.files, before.goroutines, before.files, err)
+			r.m.violate("node %d has %d goroutines, %d open files and %d agents without workloads, and had %d, %d and 1 (%v)",
+				h.index, now.goroutines, now.files, now.agents, before.goroutines, before.files, err)
 			break
 		}
 	}

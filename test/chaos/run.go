@@ -101,6 +101,7 @@ func (r *run) begin(ctx context.Context, o Options) error {
 	for _, h := range r.w.nodes {
 		for _, k := range []*kind{kinds[0], kinds[len(kinds)-1]} {
 			l := r.traffic.newLoad(k, h.index)
+			r.m.add(l)
 			if r.traffic.deploy(l); l.state != live {
 				return fmt.Errorf("node %d does not run %s", h.index, l.name)
 			}
@@ -196,7 +197,7 @@ func (r *run) finish(ctx context.Context) {
 	r.m.judge(time.Now().Add(time.Hour)) // calls have had their time in the rest
 	var stops sync.WaitGroup
 	for _, l := range r.m.in(-1, live) {
-		stops.Go(func() { r.traffic.stop(r.m.loads[l.name]) })
+		stops.Go(func() { r.traffic.stop(r.m.loads[l.key()]) })
 	}
 	stops.Wait()
 	for i, h := range r.w.nodes {
@@ -208,7 +209,9 @@ func (r *run) finish(ctx context.Context) {
 	r.m.checkEvents()
 	for _, h := range r.w.nodes {
 		for _, k := range r.traffic.kinds {
-			r.traffic.deploy(r.traffic.newLoad(k, h.index))
+			l := r.traffic.newLoad(k, h.index)
+			r.m.add(l)
+			r.traffic.deploy(l)
 		}
 	}
 }

@@ -55,14 +55,18 @@ func (t *traffic) run(ctx context.Context, callsPerSecond int) {
 // change deploys or stops a workload.
 func (t *traffic) change() {
 	number, deploy, node := t.random.Uint64(), t.random.IntN(2*loadsPerNode*len(t.w.nodes)), t.random.IntN(len(t.w.nodes))
-	kind := t.draw()
+	kind, copied := t.draw(), t.random.IntN(4) == 0
 	select {
 	case t.slots <- struct{}{}:
 	default:
 		return // enough is under way
 	}
 	if len(t.m.in(-1, asked, live)) <= deploy {
-		l := t.newLoad(kind, node)
+		l := t.newCopy(number, node)
+		if !copied || l == nil {
+			l = t.newLoad(kind, node)
+		}
+		t.m.add(l)
 		t.requests.Go(func() { defer func() { <-t.slots }(); t.deploy(l) })
 		return
 	}
@@ -88,9 +92,20 @@ func (t *traffic) draw() *kind {
 func (t *traffic) newLoad(k *kind, node int) *load {
 	t.named++
 	name := fmt.Sprintf("%s%d", k.name, t.named)
-	l := &load{name: name, subject: "chaos.w." + name, node: node, kind: k}
-	t.m.add(l)
-	return l
+	return &load{name: name, subject: "chaos.w." + name, node: node, kind: k}
+}
+
+// newCopy is a workload like one that another node has, nil if there is none. They
+// share the calls.
+func (t *traffic) newCopy(number uint64, node int) *load {
+	original := t.m.pick(number, func(l *load) bool {
+		_, there := t.m.loads[(&load{name: l.name, node: node}).key()]
+		return l.state == live && !l.kind.service() && !there
+	})
+	if original == nil {
+		return nil
+	}
+	return &load{name: original.name, subject: original.subject, node: node, kind: original.kind}
 }
 
 func (t *traffic) target(h *host) nex.Target {
@@ -143,7 +158,7 @@ func lost(err error) bool {
 // stop asks for a workload's end and notes what became of it.
 func (t *traffic) stop(l *load) {
 	h, began := t.w.nodes[l.node], time.Now()
-	t.m.set(l.name, func(l *load) { l.state = stopping })
+	t.m.set(l.key(), func(l *load) { l.state = stopping })
 	request, err := t.keys.Stop(l.name, l.id, t.target(h))
 	if err != nil {
 		t.m.violate("no request to stop %s: %v", l, err)
