@@ -165,6 +165,7 @@ func (r *run) watch(ctx context.Context) {
 			r.m.over(f)
 		}
 		r.m.judge(now)
+		r.w.noteMachines()
 		for i, h := range r.w.nodes {
 			if !ended[i] && h.endedByItself() {
 				ended[i] = true

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +34,8 @@ type world struct {
 	nodes  []*host
 	nc     *nats.Conn // of the driver, to the server itself
 	client *nex.Client
+	// machines are the ids of those that were seen; of the goroutine that watches.
+	machines map[string]bool
 
 	mu sync.Mutex // held by whoever ends or starts the server
 }
@@ -53,12 +54,18 @@ type host struct {
 	proc *process
 }
 
+// temp is for temporary files of the nodes, of which none may be left.
+func (w *world) temp() string { return filepath.Join(w.dir, "temp") }
+
 // newWorld starts everything; what there is of it must be closed also when that
 // failed.
 func newWorld(o Options) (*world, error) {
-	w := &world{logs: o.LogDir, plant: o.Plant}
+	w := &world{logs: o.LogDir, plant: o.Plant, machines: map[string]bool{}}
 	var err error
 	if w.dir, err = os.MkdirTemp("", "nex-chaos-"); err != nil {
+		return w, err
+	}
+	if err := os.Mkdir(w.temp(), 0o700); err != nil {
 		return w, err
 	}
 	self, err := os.Executable()
@@ -139,7 +146,7 @@ func (w *world) launch(program, log string, t told) (*process, error) {
 		return nil, err
 	}
 	defer f.Close() // the child has its own
-	return launch(filepath.Join(w.dir, program), []string{settingsVariable + "=" + string(data)}, f)
+	return launch(filepath.Join(w.dir, program), []string{settingsVariable + "=" + string(data), "TMPDIR=" + w.temp()}, f)
 }
 
 // startServer starts NATS on its directory and returns when it is ready.
@@ -201,91 +208,5 @@ func (h *host) fill(yes bool) error {
 		} else if err != nil {
 			return err
 		}
-	}
-}
-
-// endPatience bounds how long a node may take to end.
-const endPatience = time.Minute
-
-// end ends nodes, then the server, as an operator does, and reports what is not
-// as it should be then, and what is left.
-func (w *world) end(report func(format string, args ...any)) {
-	var wg sync.WaitGroup
-	for _, h := range w.nodes {
-		wg.Go(func() {
-			if h.proc == nil {
-				return
-			}
-			if err := h.proc.terminate(endPatience); err != nil {
-				report("node %d did not end in order: %v", h.index, err)
-				h.proc.kill()
-			}
-		})
-	}
-	wg.Wait()
-	if w.nc != nil {
-		w.nc.Close()
-	}
-	if w.server != nil {
-		if err := w.server.terminate(endPatience); err != nil {
-			report("the server did not end in order: %v", err)
-			w.server.kill()
-		}
-	}
-	for _, h := range w.nodes {
-		if h.proxy != nil {
-			h.proxy.close()
-		}
-		w.leftovers(h, report)
-	}
-	w.remove(report)
-}
-
-// leftovers reports what a node that has ended left behind.
-func (w *world) leftovers(h *host, report func(format string, args ...any)) {
-	machines, _ := os.ReadDir(h.machines()) // none if the node never was
-	for _, m := range machines {
-		report("node %d left the machine directory %s", h.index, m.Name())
-	}
-	known := map[string]bool{
-		"lock": true, "identity": true, "machines": true, "workloads": true, "artifacts": true, "wasm": true, "nats": true, "replays": true,
-	}
-	files, _ := os.ReadDir(h.dir) // likewise
-	for _, f := range files {
-		if !known[f.Name()] {
-			report("node %d left %s in its directory", h.index, f.Name())
-		}
-	}
-	_ = filepath.WalkDir(h.dir, func(path string, d os.DirEntry, err error) error {
-		if err == nil && (d.Type()&os.ModeSocket != 0 || strings.HasPrefix(d.Name(), ".") || strings.Contains(d.Name(), ".tmp")) {
-			report("node %d left the file %s", h.index, path)
-		}
-		return nil // what cannot be read is not there
-	})
-}
-
-// remove takes everything of this run away, and reports what should have gone
-// by itself.
-func (w *world) remove(report func(format string, args ...any)) {
-	if w.dir == "" {
-		return
-	}
-	for _, p := range processesOf(w.dir) {
-		report("process left behind: %s", p)
-		_ = unix.Kill(p.pid, unix.SIGKILL) // it may have ended by now
-	}
-	for _, h := range w.nodes {
-		if h.full {
-			if err := unix.Unmount(h.dir, unix.MNT_DETACH); err != nil {
-				report("the disk of node %d cannot be unmounted: %v", h.index, err)
-			}
-		}
-	}
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil || strings.Contains(string(mounts), w.dir) {
-		report("mounts are left below %s (%v)", w.dir, err)
-	}
-	if err := os.RemoveAll(w.dir); err != nil {
-		report("the directory of this run cannot be removed: %v", err)
 	}
 }
