@@ -80,11 +80,7 @@ func (m *model) reply(msg *nats.Msg) {
 func (m *model) contentLocked(c *call, msg *nats.Msg) string {
 	k := c.load.kind
 	if len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
-		m.counts.nobody++
-		if c.load.state == live && !k.service() && !m.disturbedCallLocked(c, c.sent, time.Now(), faultKind.excuses) {
-			return "nobody listens on its subject"
-		}
-		return ""
+		return m.nobodyLocked(c)
 	}
 	if msg.Header.Get(micro.ErrorCodeHeader) == "" {
 		m.counts.replies++
@@ -104,6 +100,22 @@ func (m *model) contentLocked(c *call, msg *nats.Msg) string {
 	if !slices.Contains(k.answers, e.Code) && !m.disturbedCallLocked(c, c.sent.Add(-unsettled), time.Now(), anyFault) && c.load.state == live {
 		m.counts.unprovoked++
 		m.log("unprovoked: call %d to %s: %s: %s", c.id, c.load, e.Code, e.Message)
+	}
+	return ""
+}
+
+// nobodyLocked says what is wrong with a call that nobody was there for, "" for
+// nothing.
+func (m *model) nobodyLocked(c *call) string {
+	switch {
+	case c.load.kind.service():
+		m.counts.nobody["service down"]++
+	case c.load.state != live:
+		m.counts.nobody[c.load.state.String()]++
+	case m.disturbedCallLocked(c, c.sent, time.Now(), faultKind.excuses):
+		m.counts.nobody["excused"]++
+	default:
+		return "nobody listens on its subject"
 	}
 	return ""
 }

@@ -15,23 +15,24 @@ import (
 
 // counts are what happened in a run.
 type counts struct {
-	faults                         map[faultKind]int
-	calls, unsent, replies, nobody int
-	silent, excused, unprovoked    int
-	errors                         map[nex.Code]int
-	latest                         time.Duration // of replies after their time was over, without a fault
-	deploys, stops                 int
-	deployed, stopped              int
-	deployErrors, stopErrors       map[nex.Code]int
-	deploysLost, stopsLost         int
-	recoveries                     []time.Duration // from a fault's end until all was well
-	rest                           time.Duration
-	goroutines, files              []string
+	faults                      map[faultKind]int
+	calls, unsent, replies      int
+	nobody                      map[string]int // calls that nobody was there for, by why that is right
+	silent, excused, unprovoked int
+	errors                      map[nex.Code]int
+	latest                      time.Duration // of replies after their time was over, without a fault
+	deploys, stops              int
+	deployed, stopped           int
+	deployErrors, stopErrors    map[nex.Code]int
+	deploysLost, stopsLost      int
+	recoveries                  []time.Duration // from a fault's end until all was well
+	rest                        time.Duration
+	goroutines, files           []string
 }
 
 func newCounts() counts {
 	return counts{
-		faults: map[faultKind]int{}, errors: map[nex.Code]int{}, deployErrors: map[nex.Code]int{}, stopErrors: map[nex.Code]int{},
+		faults: map[faultKind]int{}, errors: map[nex.Code]int{}, nobody: map[string]int{}, deployErrors: map[nex.Code]int{}, stopErrors: map[nex.Code]int{},
 	}
 }
 
@@ -46,8 +47,8 @@ func (m *model) report() Report {
 	defer m.mu.Unlock()
 	c, b := m.counts, &strings.Builder{}
 	fmt.Fprintf(b, "faults: %s\n", list(c.faults))
-	fmt.Fprintf(b, "calls: %d; replies %d, typed errors %s, nobody there %d, services silent %d, excused %d, not sent %d\n",
-		c.calls, c.replies, list(c.errors), c.nobody, c.silent, c.excused, c.unsent)
+	fmt.Fprintf(b, "calls: %d; replies %d, typed errors %s, nobody there %s, services silent %d, excused %d, not sent %d\n",
+		c.calls, c.replies, list(c.errors), list(c.nobody), c.silent, c.excused, c.unsent)
 	fmt.Fprintf(b, "calls that failed without a fault: %d; latest reply %s after its time\n", c.unprovoked, c.latest.Round(time.Millisecond))
 	fmt.Fprintf(b, "deploys: %d; done %d, refused %s, answer lost %d\n", c.deploys, c.deployed, list(c.deployErrors), c.deploysLost)
 	fmt.Fprintf(b, "stops: %d; done %d, refused %s, answer lost %d\n", c.stops, c.stopped, list(c.stopErrors), c.stopsLost)

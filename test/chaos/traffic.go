@@ -198,7 +198,7 @@ func (t *traffic) stop(l *load) {
 
 // call sends a message to some workload.
 func (t *traffic) call() {
-	number, heavy, exit := t.random.Uint64(), t.random.IntN(16) == 0, t.random.IntN(20) == 0
+	number, heavy, exit := t.random.Uint64(), t.random.IntN(16) == 0, t.random.IntN(100) == 0
 	l := t.m.pick(number, func(l *load) bool {
 		return (l.state == live || l.state == stopping || l.state == stopped && time.Since(l.stopped) < time.Second) && (heavy || !l.kind.heavy)
 	})
