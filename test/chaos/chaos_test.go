@@ -72,6 +72,9 @@ func drive(t *testing.T, o chaos.Options) chaos.Report {
 // TestPlantedFaultsAreFound has the driver look at a world with a fault of its own
 // making, which it must name, and at the same world without.
 func TestPlantedFaultsAreFound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a minute")
+	}
 	for plant, names := range map[chaos.Plant]string{
 		"":                    "",
 		chaos.LostReply:       "has no reply",

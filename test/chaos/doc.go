@@ -24,8 +24,9 @@
 //     One whose stop was answered, or whose deploy was refused, is not there.
 //     Where the answer was lost it may have gone either way.
 //   - A workload's undeploy event comes once at most, and once if its stop was
-//     answered while nothing disturbed the events. No deploy event follows it.
-//   - Without faults no deploy and no stop is refused.
+//     answered while nothing disturbed the events. No deploy event follows it,
+//     unless its node ended in order in between, which is the end of all it runs.
+//   - Without faults no deploy and no stop is refused, and none is as internal, ever.
 //   - Nodes do not end by themselves, and do end when they are told to, with
 //     status 0. Then nothing is left: no process, file, mount or control group.
 //     Nodes whose workloads are all stopped have the goroutines and open files
