@@ -20,6 +20,7 @@ var (
 	seed     = flag.Uint64("seed", 1, "what the plan is drawn from")
 	duration = flag.Duration("duration", 5*time.Minute, "of traffic and faults, for all worlds together")
 	nodes    = flag.Int("nodes", 0, "1 or 3 for that world alone")
+	pace     = flag.Int("pace", 1, "how many times as fast faults come and go")
 	rate     = flag.Int("rate", 30, "calls a second")
 )
 
@@ -39,7 +40,7 @@ func run(t *testing.T, n int) {
 	if testing.Short() {
 		t.Skip("it takes minutes")
 	}
-	o := chaos.Options{Seed: *seed, Duration: *duration / 2, Nodes: n, CallsPerSecond: *rate, LogDir: t.ArtifactDir()}
+	o := chaos.Options{Seed: *seed, Duration: *duration / 2, Nodes: n, CallsPerSecond: *rate, Pace: *pace, LogDir: t.ArtifactDir()}
 	switch *nodes {
 	case n:
 		o.Duration = *duration
@@ -52,7 +53,7 @@ func run(t *testing.T, n int) {
 		t.Error(v)
 	}
 	if t.Failed() {
-		t.Logf("again, with logs in bin/chaos: make chaos SEED=%d DURATION=%s CHAOSFLAGS='-nodes %d -rate %d'", o.Seed, o.Duration, n, *rate)
+		t.Logf("again, with logs in bin/chaos: make chaos SEED=%d DURATION=%s CHAOSFLAGS='-nodes %d -rate %d -pace %d'", o.Seed, o.Duration, n, *rate, *pace)
 	}
 }
 

@@ -6,7 +6,7 @@
 //
 //	make chaos SEED=7 DURATION=5m
 //	make chaos SEED=7 DURATION=5m CHAOSFLAGS='-nodes 1'
-//	go test -tags v8 ./test/chaos -run Chaos -seed 7 -duration 5m
+//	go test -tags v8 ./test/chaos -run Chaos -seed 7 -duration 5m -pace 4
 //
 // The same seed gives the same plan: what is done, when, and to whom among those
 // who are there at that time. What the processes make of it is up to the host, so

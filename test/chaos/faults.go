@@ -63,8 +63,9 @@ func (s step) String() string {
 // ones, with time between them in which nothing is excused.
 func plan(random *rand.Rand, o Options) []step {
 	var steps []step
+	pace := time.Duration(max(1, o.Pace))
 	add := func(kinds []faultKind, least, most time.Duration) {
-		between := func(a, b time.Duration) time.Duration { return a + time.Duration(random.Int64N(int64(b-a))) }
+		between := func(a, b time.Duration) time.Duration { return (a + time.Duration(random.Int64N(int64(b-a)))) / pace }
 		for at := between(least, most); at < o.Duration; at += between(least, most) {
 			steps = append(steps, step{
 				at: at, kind: kinds[random.IntN(len(kinds))], node: random.IntN(o.Nodes), number: random.Uint64(),

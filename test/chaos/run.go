@@ -25,6 +25,7 @@ type Options struct {
 	Duration       time.Duration // of traffic and faults; what comes after is short
 	Nodes          int
 	CallsPerSecond int
+	Pace           int  // faults come and go this many times as fast; 0 is 1
 	LightOnly      bool // no faults that excuse a lost call
 	Plant          Plant
 	LogDir         string // where logs go
