@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -53,7 +54,24 @@ func run(t *testing.T, n int) {
 		t.Error(v)
 	}
 	if t.Failed() {
+		showLogs(t, o.LogDir)
 		t.Logf("again, with logs in bin/chaos: make chaos SEED=%d DURATION=%s CHAOSFLAGS='-nodes %d -rate %d -pace %d'", o.Seed, o.Duration, n, *rate, *pace)
+	}
+}
+
+// lastLines is how much of each log a failure shows.
+const lastLines = 40
+
+// showLogs shows how the logs end, for where they are not kept.
+func showLogs(t *testing.T, dir string) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		lines := strings.SplitAfter(string(text), "\n")
+		t.Logf("%s (%v):\n%s", filepath.Base(f), err, strings.Join(lines[max(0, len(lines)-lastLines):], ""))
 	}
 }
 
