@@ -69,6 +69,9 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 		return report, err
 	}
 	r.drive(ctx, o)
+	if err := ctx.Err(); err != nil {
+		return report, fmt.Errorf("drive the world: %w", err)
+	}
 	r.finish(ctx)
 	return report, nil
 }
