@@ -8,6 +8,10 @@ import (
 // Deadlines of calls are kept by one timer a link. Most calls are answered long
 // before; so it is rarely set, and never for each call.
 
+// absent is how late an alarm may be. One that is later tells that this process
+// was not running, and had no chance to read what may have come long ago.
+const absent = time.Second
+
 // watchLocked makes the alarm go off by then.
 func (l *link) watchLocked(when time.Time) {
 	if l.err != nil || !l.alarmAt.IsZero() && !when.Before(l.alarmAt) {
@@ -29,10 +33,14 @@ func (l *link) ring() {
 	var hung bool
 	var culprits []string
 	l.mu.Lock()
+	away := !l.alarmAt.IsZero() && now.Sub(l.alarmAt) > absent
 	l.alarmAt = time.Time{}
 	for id, c := range l.pending {
 		if c.due.IsZero() {
 			continue
+		}
+		if away && c.done == nil {
+			c.due = now.Add(hangAfter)
 		}
 		if !c.due.After(now) {
 			if c.done == nil {

@@ -135,11 +135,12 @@ func (c *Client) Undeploy(ctx context.Context, id string) error {
 }
 
 // Ping asks the agent for a sign of life, and ends the link if there is none
-// within that time.
+// within that time. A node that was itself stopped meanwhile learns nothing.
 func (c *Client) Ping(within time.Duration) {
+	begin := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	if _, err := c.link.call(ctx, "", []byte{byte(methodPing)}, nil); errors.Is(err, context.DeadlineExceeded) {
+	if _, err := c.link.call(ctx, "", []byte{byte(methodPing)}, nil); errors.Is(err, context.DeadlineExceeded) && time.Since(begin) < within+absent {
 		c.link.fail(errHung)
 	}
 }

@@ -42,7 +42,12 @@ const (
 	// cacheBytes is how much disk artifacts may take.
 	cacheBytes = 4 << 30
 	// reconnectWait is the time between attempts to reach NATS.
-	reconnectWait = 2 * time.Second
+	reconnectWait = 250 * time.Millisecond
+	// reconnectJitter is the most that is added to it by chance, so that not all
+	// nodes come back to a server at once.
+	reconnectJitter = 500 * time.Millisecond
+	// flushWait is how long a server may take to answer.
+	flushWait = 2 * time.Second
 	// bufferWhileAway is how many bytes of replies, events and logs wait
 	// for NATS to come back; what comes beyond is lost.
 	bufferWhileAway = 8 << 20
@@ -232,7 +237,7 @@ func (n *node) announce(ctx context.Context, nc *nats.Conn, connected <-chan str
 		return
 	}
 	for { // until the server knows our subscriptions
-		flush, cancel := context.WithTimeout(ctx, reconnectWait)
+		flush, cancel := context.WithTimeout(ctx, flushWait)
 		err := nc.FlushWithContext(flush)
 		cancel()
 		if err == nil {
@@ -273,9 +278,11 @@ func (g guests) Take(ctx context.Context) (workload.Guest, error) {
 // is closed when the connection is there for the first time.
 func connect(cfg Config, id string) (*nats.Conn, <-chan struct{}, error) {
 	connected := make(chan struct{})
+	tries := rate.Sometimes{First: 1, Interval: warnEvery}
 	options := append([]nats.Option{
 		nats.Name("nex node " + id),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait),
+		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
 		nats.IgnoreAuthErrorAbort(), // credentials may be set right while we try
 		nats.ReconnectBufSize(bufferWhileAway),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -284,7 +291,7 @@ func connect(cfg Config, id string) (*nats.Conn, <-chan struct{}, error) {
 			}
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
-			cfg.Log.Warn("NATS not reachable, trying again", "error", err)
+			tries.Do(func() { cfg.Log.Warn("NATS not reachable, trying again", "error", err) })
 		}),
 		nats.ConnectHandler(func(nc *nats.Conn) {
 			cfg.Log.Info("Established node NATS connection", "server", nc.ConnectedUrlRedacted())
@@ -335,7 +342,7 @@ func drain(nc *nats.Conn, log *slog.Logger) {
 	if !nc.IsConnected() {
 		return
 	}
-	if err := nc.FlushTimeout(reconnectWait); err != nil {
+	if err := nc.FlushTimeout(flushWait); err != nil {
 		log.Warn("Last messages may be lost", "error", err)
 	}
 }
