@@ -39,6 +39,12 @@ func TestShimIsNotSeen(t *testing.T) {
 			t.Errorf("exit %v", exit)
 		}
 		for _, line := range log.all() {
+			if strings.HasPrefix(line, "INFO Sig") { // without, it has what this process was started with
+				if !strings.HasSuffix(line, "\t0000000000000000") && i == 1 {
+					t.Errorf("with a shim %s", line)
+				}
+				continue
+			}
 			line = strings.ReplaceAll(strings.ReplaceAll(line, o.Path, "PATH"), o.Dir, "DIR")
 			seen[i] = append(seen[i], line)
 		}
