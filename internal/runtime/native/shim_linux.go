@@ -27,6 +27,9 @@ const (
 	// dispensable is how much rather the kernel kills a service than its agent
 	// when memory runs out: in thousandths of all memory.
 	dispensable = 250
+	// noCore is the limit with which there is no core file, nor does the host's
+	// program for core files start: that it does with a limit of 0.
+	noCore = 1
 )
 
 // order says what to become. It goes through a pipe: others may read the
@@ -147,15 +150,14 @@ func become(o order) (step string, err error) {
 		step     string
 		resource int
 		most     uint64
-		always   bool
 	}{
-		{"limit core files", unix.RLIMIT_CORE, 0, true},
-		{"limit open files", unix.RLIMIT_NOFILE, b.Files, false},
-		{"limit the size of files", unix.RLIMIT_FSIZE, b.File, false},
-		{"limit memory", unix.RLIMIT_DATA, b.Memory, false},
-		{"limit processes", unix.RLIMIT_NPROC, b.PIDs, false},
+		{"limit core files", unix.RLIMIT_CORE, noCore},
+		{"limit open files", unix.RLIMIT_NOFILE, b.Files},
+		{"limit the size of files", unix.RLIMIT_FSIZE, b.File},
+		{"limit memory", unix.RLIMIT_DATA, b.Memory},
+		{"limit processes", unix.RLIMIT_NPROC, b.PIDs},
 	} {
-		if l.most == 0 && !l.always {
+		if l.most == 0 {
 			continue
 		}
 		if err := lower(l.resource, l.most); err != nil {

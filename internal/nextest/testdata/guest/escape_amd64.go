@@ -51,6 +51,7 @@ func attempts() (all []attempt) {
 	kernel(call)
 	network(add)
 	privileges(add, call)
+	subtle(add, call)
 	return all
 }
 
