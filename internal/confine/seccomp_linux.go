@@ -95,28 +95,34 @@ func rules() filter {
 	const query, noRandom = 0xffffffff, 0x0040000
 	f.on(unix.SYS_PERSONALITY, load(argument(0)), when(unix.BPF_JEQ, 0, 3, 0), when(unix.BPF_JEQ, query, 2, 0), when(unix.BPF_JEQ, noRandom, 1, 0), fail(unix.EPERM), allow)
 	f.on(unix.SYS_SOCKET, sockets()...)
+	f.on(unix.SYS_SOCKETPAIR, load(argument(0)), when(unix.BPF_JEQ, unix.AF_UNIX, 0, 1), allow, fail(unix.EAFNOSUPPORT))
 	return append(f, allow)
 }
 
-// sockets allows streams and datagrams over IP, Unix sockets, and asking for
-// routes and interfaces.
+// sockets allows TCP, UDP and pings over IP, Unix sockets, and asking for routes
+// and interfaces.
 func sockets() []unix.SockFilter {
-	const kindOf, packet = 0xf, 10 // SOCK_PACKET
+	const kindOf = 0xf
 	return []unix.SockFilter{
 		load(argument(0)),
-		when(unix.BPF_JEQ, unix.AF_UNIX, 10, 0),
+		when(unix.BPF_JEQ, unix.AF_UNIX, 15, 0),
 		when(unix.BPF_JEQ, unix.AF_INET, 3, 0),
 		when(unix.BPF_JEQ, unix.AF_INET6, 2, 0),
-		when(unix.BPF_JEQ, unix.AF_NETLINK, 5, 0),
+		when(unix.BPF_JEQ, unix.AF_NETLINK, 9, 0),
 		fail(unix.EAFNOSUPPORT),
 		load(argument(1)), // of IP
 		statement(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, kindOf),
-		when(unix.BPF_JEQ, unix.SOCK_RAW, 4, 0),
-		when(unix.BPF_JEQ, packet, 3, 2),
+		when(unix.BPF_JEQ, unix.SOCK_STREAM, 1, 0),
+		when(unix.BPF_JEQ, unix.SOCK_DGRAM, 0, 6),
+		load(argument(2)), // others bring more of the kernel, and MPTCP gets past Landlock
+		when(unix.BPF_JGT, unix.IPPROTO_UDP, 1, 0),
+		allow, // 0, TCP, UDP, ICMP; what is between them the kernel refuses
+		when(unix.BPF_JEQ, unix.IPPROTO_ICMPV6, 3, 4),
 		load(argument(2)), // of netlink
-		when(unix.BPF_JEQ, unix.NETLINK_ROUTE, 0, 1),
-		allow,
+		when(unix.BPF_JEQ, unix.NETLINK_ROUTE, 1, 0),
 		fail(unix.EPERM),
+		allow,
+		fail(unix.EPROTONOSUPPORT),
 	}
 }
 

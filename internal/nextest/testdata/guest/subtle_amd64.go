@@ -2,12 +2,14 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 	"unsafe"
 )
 
 // subtle are ways around what the others meet head on.
 func subtle(add func(string, func() error), call caller) {
+	sidesteps(add)
 	add("have the host's program for core files started", func() error {
 		// With a limit of 1 the kernel does not; with one of 0 it does.
 		var l syscall.Rlimit
@@ -34,6 +36,50 @@ func subtle(add func(string, func() error), call caller) {
 	call("map the address 0", syscall.SYS_MMAP, 0, 4096, 3, 0x32, ^uintptr(0), 0)
 	call("a negative nice value", syscall.SYS_SETPRIORITY, 0, 0, ^uintptr(4))
 	call("real-time scheduling", syscall.SYS_SCHED_SETSCHEDULER, 0, 1, uintptr(unsafe.Pointer(&[]int32{1}[0])))
+}
+
+// sidesteps are sockets that are none of TCP and UDP. Those of a sandbox work as
+// ever.
+func sidesteps(add func(string, func() error)) {
+	for _, s := range [][2]int{{syscall.AF_INET, 0}, {syscall.AF_INET, syscall.IPPROTO_TCP}, {syscall.AF_INET6, syscall.IPPROTO_TCP}, {syscall.AF_UNIX, 0}} {
+		add(fmt.Sprintf("need more than a stream of family %d and protocol %d", s[0], s[1]), func() error {
+			fd, err := syscall.Socket(s[0], syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, s[1])
+			if err != nil {
+				fmt.Println(err)
+				return nil
+			}
+			return errors.Join(syscall.Close(fd), harmless)
+		})
+	}
+	const stream, datagram, packets = syscall.SOCK_STREAM, syscall.SOCK_DGRAM, syscall.SOCK_SEQPACKET
+	for _, s := range []struct {
+		name                   string
+		family, kind, protocol int
+	}{
+		{"MPTCP", syscall.AF_INET, stream, 262}, {"MPTCP of version 6", syscall.AF_INET6, stream, 262}, {"UDP-Lite", syscall.AF_INET, datagram, 136},
+		{"SCTP", syscall.AF_INET, stream, 132}, {"SCTP with records", syscall.AF_INET, packets, 132}, {"DCCP", syscall.AF_INET, 6, 33},
+		{"L2TP", syscall.AF_INET, datagram, 115}, {"SMC", syscall.AF_INET, stream, 256}, {"SMC by its family", 43, stream, 0}, {"TIPC", 30, stream, 0}, {"RDS", 21, packets, 0},
+	} {
+		add("socket: "+s.name, func() error {
+			fd, err := syscall.Socket(s.family, s.kind, s.protocol)
+			if err == nil {
+				syscall.Close(fd)
+			}
+			return err
+		})
+	}
+	for name, family := range map[string]int{"TIPC": 30, "IP": syscall.AF_INET, "netlink": syscall.AF_NETLINK} {
+		add("a pair of sockets: "+name, func() error {
+			fds, err := syscall.Socketpair(family, stream, 0)
+			if errors.Is(err, syscall.EOPNOTSUPP) {
+				return nil // both were made
+			}
+			if err == nil {
+				_, _ = syscall.Close(fds[0]), syscall.Close(fds[1])
+			}
+			return err
+		})
+	}
 }
 
 // signalByFile has the kernel signal the agent when a pipe may be read.
