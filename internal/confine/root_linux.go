@@ -14,6 +14,8 @@ import (
 const (
 	rootSize = "4m" // a few empty files, and a copy of resolv.conf
 	shmSize  = "64m"
+	// shmFiles bounds the empty files, which count for nothing in the size.
+	shmFiles = "16k"
 )
 
 // devices are the nodes of the host that are inside, too.
@@ -186,7 +188,7 @@ func fillDev() error {
 			return err
 		}
 	}
-	shm, err := mountNew("tmpfs", map[string]string{"size": shmSize, "mode": "1777"}, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	shm, err := mountNew("tmpfs", map[string]string{"size": shmSize, "nr_inodes": shmFiles, "mode": "1777"}, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"unsafe"
 )
@@ -10,6 +11,7 @@ import (
 // subtle are ways around what the others meet head on.
 func subtle(add func(string, func() error), call caller) {
 	sidesteps(add)
+	overfill(add)
 	add("have the host's program for core files started", func() error {
 		// With a limit of 1 the kernel does not; with one of 0 it does.
 		var l syscall.Rlimit
@@ -80,6 +82,26 @@ func sidesteps(add func(string, func() error)) {
 			return err
 		})
 	}
+}
+
+// overfill tries to have more of the host's memory in files than there may be.
+func overfill(add func(string, func() error)) {
+	add("fill the memory for files", func() error {
+		defer os.Remove("/dev/shm/large")
+		return os.WriteFile("/dev/shm/large", make([]byte, 65<<20), 0o600)
+	})
+	add("fill the memory for files with empty ones", func() error {
+		if err := os.Mkdir("/dev/shm/many", 0o700); err != nil {
+			return err
+		}
+		defer os.RemoveAll("/dev/shm/many")
+		for n := range 40_000 {
+			if err := syscall.Mknod(fmt.Sprint("/dev/shm/many/", n), syscall.S_IFREG|0o600, 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // signalByFile has the kernel signal the agent when a pipe may be read.
