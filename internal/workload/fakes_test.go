@@ -137,6 +137,7 @@ func (g *fakeGuest) exit(id string, e guest.Exit) {
 type disk struct {
 	artifact.Artifact
 	fails *atomic.Int64 // how often it fails before it does not
+	found *atomic.Bool  // it is there already
 }
 
 func (d disk) Fetch(_ context.Context, _ artifact.Ref, allow func(int64) error) (artifact.Artifact, error) {
@@ -146,7 +147,9 @@ func (d disk) Fetch(_ context.Context, _ artifact.Ref, allow func(int64) error) 
 	return d.Artifact, allow(d.Size)
 }
 
-func (d disk) Find(string) (artifact.Artifact, bool) { return artifact.Artifact{}, false }
+func (d disk) Find(sha256 string) (artifact.Artifact, bool) {
+	return d.Artifact, d.found.Load() && sha256 == d.SHA256
+}
 
 // recorder is a Reporter that lets tests wait for what it hears.
 type recorder struct {
@@ -169,6 +172,7 @@ type bench struct {
 	*workload.Manager
 	host    *host
 	fails   atomic.Int64 // of fetches, to come
+	found   atomic.Bool  // the artifact is in the cache
 	hosts   *hosts
 	journal *journal
 	report  *recorder
@@ -240,7 +244,7 @@ func newBenchOn(t *testing.T, s *server.Server, limits workload.Limits) *bench {
 	}
 	b := &bench{host: &host{}, hosts: &hosts{}, journal: &journal{restarts: map[string]int{}, ended: map[string]int{}}, report: &recorder{events: make(chan nex.EventData, 4000), calls: make(chan workload.Call, 10000)}, nc: nextest.Connect(t, s)}
 	b.Manager = workload.NewManager(workload.Config{
-		Guests: b.host, Artifacts: disk{Artifact: artifact.Artifact{Path: path, SHA256: "d1", Size: 7}, fails: &b.fails},
+		Guests: b.host, Artifacts: disk{Artifact: artifact.Artifact{Path: path, SHA256: "d1", Size: 7}, fails: &b.fails, found: &b.found},
 		Conn: nextest.Connect(t, s), Reporter: b.report, Log: slog.New(slog.DiscardHandler), NodeID: "NODE", Limits: limits,
 		Host: b.hosts.open, Journal: b.journal,
 	})

@@ -120,3 +120,27 @@ func TestFloodOfLogs(t *testing.T) {
 		t.Errorf("%d of 200,000 records went through", n)
 	}
 }
+
+// TestRestoredWorkloadsCountTowardsTheLimits, though nothing is fetched for them.
+func TestRestoredWorkloadsCountTowardsTheLimits(t *testing.T) {
+	b := newBench(t, workload.Limits{TotalBytes: 13})
+	b.found.Store(true)
+	b.restore(t, "old", function("f", "t.f"))
+	b.event(t, nex.WorkloadDeployed{})
+	if _, err := b.tryDeploy(t, function("g", "t.g")); nex.CodeOf(err) != nex.Exhausted {
+		t.Errorf("a workload beyond the limit: %v", err)
+	}
+	b.restore(t, "older", function("h", "t.h"))
+	b.event(t, nex.WorkloadRestarting{})
+	if s := b.summary(t, "older"); s.Healthy || s.Unhealthy != "Workload file size would exceed node total limitations" {
+		t.Errorf("a restored one beyond the limit: healthy %t, %q", s.Healthy, s.Unhealthy)
+	}
+	if err := b.Stop(t.Context(), "old"); err != nil {
+		t.Fatal(err)
+	}
+	for e := range b.report.events { // there is room now
+		if e.EventType() == (nex.WorkloadDeployed{}).EventType() {
+			break
+		}
+	}
+}

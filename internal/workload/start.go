@@ -110,7 +110,7 @@ func (w *workload) stage(ctx context.Context) (artifact.Artifact, error) {
 	had := w.artifact
 	w.mu.Unlock()
 	if a, ok := w.m.cfg.Artifacts.Find(had.SHA256); ok {
-		return a, nil
+		return a, w.m.allow(w)(a.Size) // one that is restored has not been counted
 	}
 	ref := w.spec.Artifact
 	ref.SHA256 = cmp.Or(had.SHA256, ref.SHA256)
