@@ -35,7 +35,7 @@ func (n *node) keep(c *candidate, id string) error {
 		return err
 	}
 	if _, ok := n.workloads.Get(c.namespace, id); !ok {
-		n.journal.Ended(id)
+		n.workloads.Forget(id) // nobody told the journal after it was recorded
 	}
 	return nil
 }

@@ -211,6 +211,7 @@ func (s services) Close()         { s.hosts.closed.Add(1) }
 type journal struct {
 	mu              sync.Mutex
 	restarts, ended map[string]int
+	ending          func(id string) // nil for nobody
 }
 
 func (j *journal) Restarted(id string, n int) {
@@ -220,6 +221,9 @@ func (j *journal) Restarted(id string, n int) {
 }
 
 func (j *journal) Ended(id string) {
+	if j.ending != nil {
+		j.ending(id)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.ended[id]++

@@ -252,9 +252,11 @@ func (m *Manager) allow(w *workload) func(int64) error {
 	}
 }
 
-// ended tells the journal of a workload that nobody wants any more. Those that
-// end with their node come back with it.
-func (m *Manager) ended(id string) {
+// Forget tells the journal of a workload that nobody wants any more. Those that
+// end with their node come back with it. It is called for every workload that
+// was deployed and has ended; besides, it is for whoever recorded one and finds
+// that it is gone.
+func (m *Manager) Forget(id string) {
 	m.mu.Lock()
 	comesBack := m.closing && !m.drained
 	m.mu.Unlock()

@@ -144,3 +144,34 @@ func TestRestoredWorkloadsCountTowardsTheLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestJournalHearsLastOfAnEnd: whoever records a workload looks afterwards whether
+// it is still there, and must not find one that the journal has heard the end of.
+func TestJournalHearsLastOfAnEnd(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	heard := make(chan bool, 1)
+	b.journal.ending = func(id string) {
+		_, listed := b.Get("default", id)
+		heard <- listed
+	}
+	id := b.deploy(t, service("s", false))
+	b.host.taken()[0].exit(id, guest.Exit{Code: 1})
+	if nextest.Await(t, heard, "the journal to hear of the end") {
+		t.Error("the journal hears of the end of a workload that is still listed")
+	}
+}
+
+// TestForget is for a workload that ended before it was recorded, unless it ended
+// with its node.
+func TestForget(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	b.Forget("gone")
+	b.Close(nextest.Patience, func() {})
+	b.Forget("comes back")
+	if _, ended := b.journal.told("gone"); ended != 1 {
+		t.Errorf("the journal heard %d times of the end", ended)
+	}
+	if _, ended := b.journal.told("comes back"); ended != 0 {
+		t.Error("the journal takes the end of the node for that of the workload")
+	}
+}

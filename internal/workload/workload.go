@@ -269,8 +269,8 @@ func (w *workload) finish(ctx context.Context, last end, started chan<- error) {
 		e.Message += fmt.Sprintf("; given up after %d restarts in a row", w.restarts.tries)
 	}
 	w.move(stopping)
-	w.move(stopped)
-	w.m.ended(w.id)
+	w.move(stopped) // and so not listed: whoever recorded it looks for that, before the journal hears of the end
+	w.m.Forget(w.id)
 	w.report(e)
 }
 
@@ -352,7 +352,7 @@ func (w *workload) usage() *nex.Usage {
 	return &u
 }
 
-// summary is false for a workload that has not come up.
+// summary is false for a workload that has not come up, or has ended.
 func (w *workload) summary() (Summary, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -364,7 +364,7 @@ func (w *workload) summary() (Summary, bool) {
 	if !s.Healthy {
 		s.Unhealthy = w.health.reason
 	}
-	return s, !w.deployed.IsZero()
+	return s, !w.deployed.IsZero() && w.state != stopped
 }
 
 func sortByAge(list []Summary) {
