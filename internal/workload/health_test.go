@@ -145,3 +145,21 @@ func TestLastExit(t *testing.T) {
 		t.Errorf("after: %+v, %+v", s, s.LastExit)
 	}
 }
+
+// TestExitBeforeTheMachine: a service that ended has ended, also when its machine
+// is lost in the same moment.
+func TestExitBeforeTheMachine(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	b.host.deploy = func(g *fakeGuest, _ guest.Deploy, sink guest.Sink) error {
+		sink.Exited(guest.Exit{Code: 7})
+		g.Release()
+		return nil
+	}
+	for range 20 {
+		b.deploy(t, service("s", false))
+		b.event(t, nex.WorkloadDeployed{})
+		if e := b.event(t, nex.WorkloadUndeployed{}).(nex.WorkloadUndeployed); e.Code != 7 {
+			t.Errorf("undeployed %+v", e)
+		}
+	}
+}

@@ -193,7 +193,12 @@ func (w *workload) turn(ctx context.Context, started chan<- error) (e end, healt
 		e.exit = &exit
 		w.move(pending)
 	case <-s.guest.Done():
-		e.fault = s.fault
+		select {
+		case exit := <-s.exits: // it ended before
+			e.exit = &exit
+		default:
+			e.fault = s.fault
+		}
 		w.move(pending)
 	case err := <-check.failed:
 		e.err, e.unready = err, true
