@@ -163,3 +163,21 @@ func TestExitBeforeTheMachine(t *testing.T) {
 		}
 	}
 }
+
+// TestStoppedIsNotGivenUp: it would have been started again.
+func TestStoppedIsNotGivenUp(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	s := service("s", true)
+	s.Settings.Restart.MaxAttempts = 1
+	id := b.deploy(t, s)
+	b.event(t, nex.WorkloadDeployed{})
+	b.host.taken()[0].exit(id, guest.Exit{Code: 3})
+	b.event(t, nex.WorkloadRestarting{})
+	b.EndRestarts() // before the restart
+	if err := b.Stop(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.event(t, nex.WorkloadUndeployed{}).(nex.WorkloadUndeployed); strings.Contains(e.Message, "given up") {
+		t.Errorf("undeployed %+v", e)
+	}
+}

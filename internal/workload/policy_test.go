@@ -49,7 +49,7 @@ func TestRestartPolicy(t *testing.T) {
 		"lost through one of a crowd":      {never, lost(guest.FaultCrowd), 1, 200 * ms, true},
 	} {
 		for _, jitter := range []float64{0, 0.5, 1} {
-			r := restarts{policy: tc.policy, service: true, tries: tc.tries, random: func() float64 { return jitter }}
+			r := restarts{policy: tc.policy, service: true, tries: tc.tries, spent: tc.tries, random: func() float64 { return jitter }}
 			r.policy.ResetMS = 1000
 			want := tc.delay - time.Duration(jitter*float64(tc.delay)/2)
 			delay, again := r.next(tc.end, 0)
@@ -99,6 +99,34 @@ func TestRestartsOverTime(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestBudgetIsForRestarts of the service: what it cannot help does not use it up.
+func TestBudgetIsForRestarts(t *testing.T) {
+	failed := end{exit: &guest.Exit{Code: 1}}
+	r := newRestarts(restarting(nex.RestartOnFailure, 2), func() float64 { return 0 })
+	for _, e := range []end{{err: errors.New("no machine")}, {err: errors.New("no machine")}, {fault: guest.FaultUnknown}, {fault: guest.FaultOthers}} {
+		if _, again := r.next(e, 0); !again {
+			t.Fatalf("given up after %+v", e)
+		}
+	}
+	for n := range 2 {
+		if _, again := r.next(failed, 0); !again {
+			t.Errorf("given up before restart %d", n+1)
+		}
+	}
+	if _, again := r.next(failed, 0); again || !r.gaveUp {
+		t.Errorf("again %t, given up %t after as many restarts as there may be", again, r.gaveUp)
+	}
+	done := newRestarts(restarting(nex.RestartOnFailure, 1), func() float64 { return 0 })
+	done.next(failed, 0)
+	if _, again := done.next(end{exit: &guest.Exit{}}, 0); again || done.gaveUp {
+		t.Errorf("again %t, given up %t after it was done", again, done.gaveUp)
+	}
+}
+
+func restarting(p nex.RestartPolicy, most int) Spec {
+	return Spec{Type: nex.Native, Settings: nex.Settings{Restart: nex.Restart{Policy: p, MaxAttempts: most, ResetMS: 1000}}}
 }
 
 // Functions are started again for ever, and forget losses too.

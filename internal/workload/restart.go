@@ -25,7 +25,10 @@ type restarts struct {
 	// failed together is not started together again and again.
 	random func() float64
 
-	tries int // restarts without having been healthy for long in between
+	// Both are about the time since it was last healthy for long.
+	tries  int  // to run it again, for whatever reason
+	spent  int  // restarts of the service since it ended or did not get ready
+	gaveUp bool // there would be another restart, were there not a most
 }
 
 func newRestarts(s Spec, random func() float64) restarts {
@@ -40,7 +43,7 @@ func newRestarts(s Spec, random func() float64) restarts {
 // how long another begins, if one does.
 func (r *restarts) next(e end, healthy time.Duration) (time.Duration, bool) {
 	if healthy > r.policy.Reset() {
-		r.tries = 0
+		r.tries, r.spent = 0, 0
 	}
 	if !r.again(e) {
 		return 0, false
@@ -49,30 +52,32 @@ func (r *restarts) next(e end, healthy time.Duration) (time.Duration, bool) {
 	if e.fault != guest.FaultOthers { // the failures of others delay nobody
 		r.tries++
 	}
+	if e.ofItself() {
+		r.spent++
+	}
 	return d, true
 }
 
-// again reports whether the policy wants another run. Who lost its machine, or
-// could not come back to one, did not end by itself: that is nobody's wish.
+// ofItself reports whether a service ended, or did not get ready. Who lost its
+// machine, or could not come back to one, did not: that is nobody's wish.
+func (e end) ofItself() bool { return e.exit != nil || e.unready }
+
+// again reports whether the policy wants another run.
 func (r *restarts) again(e end) bool {
-	if !r.service || e.exit == nil && !e.unready {
+	if !r.service || !e.ofItself() {
 		return true
-	}
-	if r.exhausted() {
-		return false
 	}
 	switch r.policy.Policy {
 	case nex.RestartAlways:
-		return true
 	case nex.RestartOnFailure:
-		return e.unready || e.exit.Code != 0
+		if !e.unready && e.exit.Code == 0 {
+			return false
+		}
+	default:
+		return false
 	}
-	return false
-}
-
-// exhausted reports whether there have been as many restarts as there may be.
-func (r *restarts) exhausted() bool {
-	return r.service && r.policy.MaxAttempts > 0 && r.tries >= r.policy.MaxAttempts
+	r.gaveUp = r.policy.MaxAttempts > 0 && r.spent >= r.policy.MaxAttempts
+	return !r.gaveUp
 }
 
 // delay doubles with every try. There is none for who lost its machine through

@@ -270,8 +270,8 @@ func (w *workload) finish(ctx context.Context, last end, started chan<- error) {
 			e.Message += "; cause: " + string(last.exit.Cause)
 		}
 	}
-	if w.restarts.exhausted() && (last.exit != nil || last.unready) {
-		e.Message += fmt.Sprintf("; given up after %d restarts in a row", w.restarts.tries)
+	if w.restarts.gaveUp {
+		e.Message += fmt.Sprintf("; given up after %d restarts in a row", w.restarts.spent)
 	}
 	w.move(stopping)
 	w.move(stopped) // and so not listed: whoever recorded it looks for that, before the journal hears of the end
