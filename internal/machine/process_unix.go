@@ -139,14 +139,14 @@ func (m *process) run(started chan<- error, output *io.PipeReader, input *io.Pip
 		m.log.Error("Agent cannot be waited for", "error", err)
 	}
 	killSession(pid) // before the pid can be anybody else's
-	if err := m.encl.end(); err != nil {
-		m.log.Error("What is left of the machine cannot be ended", "error", err)
-	}
+	stays := m.encl.end()
 	err := m.cmd.Wait()
 	_ = input.Close() // a pipe's Close returns nil
 	reader.Wait()
 	m.log.Debug("Agent ended", "status", err)
-	if err := removeAll(m.dir); err != nil {
+	if stays != nil { // by the directory it is found when the node starts again
+		m.log.Error("What is left of the machine cannot be ended now: it is tried again when the node starts", "error", stays)
+	} else if err := removeAll(m.dir); err != nil {
 		m.log.Error("Machine directory cannot be removed", "error", err)
 	}
 }
