@@ -55,6 +55,7 @@ type Hits struct {
 type Root struct {
 	dialect dialect
 	dirs    map[string]string // the directory top by controller; with version 2 the same for all
+	mounts  map[string]string // the directory of all groups by controller, likewise
 }
 
 // Kind says by what services are limited with this root.
@@ -88,19 +89,6 @@ func (r *Root) Make(id string) (*Group, error) {
 		return nil, errors.Join(fmt.Errorf("make cgroup: %w", err), g.Remove(ctx))
 	}
 	return g, nil
-}
-
-// Sweep ends and removes the group of a machine that a node which was killed
-// may have left. It is no error if there is none.
-func (r *Root) Sweep(ctx context.Context, id string) error {
-	if r == nil || id != filepath.Base(id) || id == "." || id == ".." {
-		return nil
-	}
-	g := &Group{root: r, id: id}
-	if err := g.Kill(ctx); err != nil {
-		return err
-	}
-	return g.Remove(ctx)
 }
 
 // Close removes the directories that hold the groups, unless another node has

@@ -17,7 +17,9 @@ import (
 // ends. Nothing can begin in the group from then on.
 func (g *Group) Kill(ctx context.Context) error {
 	// Whoever forks faster than it is killed cannot fork any more.
-	_ = write(g.file("pids", "", "pids.max"), "0") // the group may be gone
+	if g.root.dirs["pids"] != "" {
+		_ = write(g.file("pids", "", "pids.max"), "0") // the group may be gone
+	}
 	for wait := look; ; wait = min(2*wait, lookAtMost) {
 		if g.root.dialect.killAll != "" {
 			for _, dir := range g.dirs() {

@@ -48,6 +48,7 @@ type hierarchy struct {
 	v2          bool
 	controllers []string // with version 1
 	dir         string   // of the group of this process
+	mount       string   // of all groups that can be seen
 }
 
 // hierarchiesIn reads what the kernel says of mounts ("36 35 98:0 ROOT POINT
@@ -75,7 +76,8 @@ func hierarchiesIn(mounts, groups string) (all []hierarchy) {
 			if err != nil || below == ".." || strings.HasPrefix(below, "../") {
 				continue // the group is outside of what is mounted here
 			}
-			h.controllers, h.dir = names, filepath.Join(unescape(where[4]), below)
+			h.mount = unescape(where[4])
+			h.controllers, h.dir = names, filepath.Join(h.mount, below)
 			all = append(all, h)
 		}
 	}
@@ -89,13 +91,13 @@ func unescape(path string) string {
 
 // open1 takes version 1, if all of its controllers are mounted and may be used.
 func open1(all []hierarchy) (*Root, error) {
-	r := &Root{dialect: version1, dirs: map[string]string{}}
+	r := &Root{dialect: version1, dirs: map[string]string{}, mounts: map[string]string{}}
 	for _, c := range version1.controllers {
 		i := slices.IndexFunc(all, func(h hierarchy) bool { return slices.Contains(h.controllers, c) })
 		if i < 0 {
 			return nil, fmt.Errorf("controller %s is not mounted", c)
 		}
-		r.dirs[c] = filepath.Join(all[i].dir, top)
+		r.dirs[c], r.mounts[c] = filepath.Join(all[i].dir, top), all[i].mount
 	}
 	return r, r.try()
 }
@@ -123,9 +125,9 @@ func open2(all []hierarchy) (*Root, error) {
 	if err := write(filepath.Join(dir, version2.delegate), version2.controllersOn()); err != nil {
 		return nil, err
 	}
-	r := &Root{dialect: version2, dirs: map[string]string{}}
+	r := &Root{dialect: version2, dirs: map[string]string{}, mounts: map[string]string{}}
 	for _, c := range version2.controllers {
-		r.dirs[c] = filepath.Join(dir, top)
+		r.dirs[c], r.mounts[c] = filepath.Join(dir, top), all[i].mount
 	}
 	return r, r.try()
 }

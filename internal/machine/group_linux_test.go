@@ -1,15 +1,19 @@
 package machine_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/rs/xid"
 
 	"nex"
 	"nex/internal/cgroup"
@@ -200,4 +204,39 @@ func TestSweep(t *testing.T) {
 	if _, err := root.Make("../x"); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a group elsewhere: %v", err)
 	}
+}
+
+// TestSweepElsewhere: the node that was killed was in another group than the one
+// that is started again, as after another login.
+func TestSweepElsewhere(t *testing.T) {
+	root := groups(t)
+	known, id := xid.New().String(), xid.New().String()
+	g, err := root.Make(known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = g.Remove(context.Background()) }()
+	other := filepath.Join(filepath.Dir(filepath.Dir(groupsNamed(known)[0])), "elsewhere-"+known)
+	work := filepath.Join(other, "nex", id, "work")
+	if err := os.MkdirAll(work, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = os.Remove(filepath.Join(other, "nex")), os.Remove(other) })
+	sleep := exec.Command("sleep", "1000")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- sleep.Wait() }()
+	defer func() { _ = sleep.Process.Kill() }()
+	if err := os.WriteFile(filepath.Join(work, "cgroup.procs"), []byte(strconv.Itoa(sleep.Process.Pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := root.Sweep(t.Context(), "somebody", id); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(other, "nex")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("cgroups are left: %v", err)
+	}
+	nextest.Await(t, ended, "the end of what was left")
 }

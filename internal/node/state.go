@@ -80,10 +80,12 @@ func (s *state) clear(groups *cgroup.Root) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
 	defer cancel()
+	var ids []string
 	for _, machine := range left {
-		if err := groups.Sweep(ctx, machine.Name()); err != nil {
-			return err
-		}
+		ids = append(ids, machine.Name())
+	}
+	if err := groups.Sweep(ctx, ids...); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(s.machines()); err != nil {
 		return err
