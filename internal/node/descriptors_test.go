@@ -15,8 +15,7 @@ import (
 func TestNoFileDescriptors(t *testing.T) {
 	r := newRig(t, settings(t))
 	r.end()
-	kill := startCommand(t, r.nc.ConnectedUrl(), r.dir, exec.Command("/bin/sh", "-c", "ulimit -n 150; exec '"+os.Args[0]+"'"))
-	defer kill()
+	startCommand(t, r.nc.ConnectedUrl(), r.dir, exec.Command("/bin/sh", "-c", "ulimit -n 150; exec '"+os.Args[0]+"'"))
 	r.mustDeployJS(t, "echo", "fds.echo", echo)
 	ids := map[string]string{}
 	var refused error

@@ -108,6 +108,7 @@ func (j *journal) Keep(e entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err := j.writeLocked(e); err != nil {
+		_ = os.Remove(j.path(e.ID)) // it is there if only its name may not last
 		return fmt.Errorf("record workload: %w", err)
 	}
 	j.entries[e.ID] = e

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,7 +24,7 @@ import (
 // nodeVariable makes this test binary a node that is there to be killed.
 const nodeVariable = "NODE_TEST_NODE"
 
-// beNode runs a node until it is killed.
+// beNode runs a node until it is killed, or asked to end.
 func beNode() int {
 	var told struct{ URL, Dir, Agent string }
 	if err := json.Unmarshal([]byte(os.Getenv(nodeVariable)), &told); err != nil {
@@ -31,22 +33,33 @@ func beNode() int {
 	}
 	s := config.Default()
 	s.Sandbox, s.AgentPath, s.HandshakeTimeout = nex.SandboxNone, told.Agent, nextest.Patience
-	err := node.Run(context.Background(), node.Config{
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	err := node.Run(ctx, node.Config{
 		Settings: s, Version: "test", StateDir: told.Dir, Server: told.URL, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Ready: func(n nex.NodeInfo) { fmt.Println("ready") },
 	})
-	fmt.Println(err)
-	return 1
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
 }
 
 // startNode runs a node as a process of its own. Kill ends it as kill -9 does.
 func startNode(t *testing.T, url, dir string) (kill func()) {
 	t.Helper()
-	return startCommand(t, url, dir, exec.Command(os.Args[0]))
+	cmd := exec.Command(os.Args[0])
+	startCommand(t, url, dir, cmd)
+	return func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
 }
 
-// startCommand is [startNode] for a command that runs this test binary.
-func startCommand(t *testing.T, url, dir string, cmd *exec.Cmd) (kill func()) {
+// startCommand is [startNode] for a command that runs this test binary. It is
+// asked to end when the test does, if it is not killed before.
+func startCommand(t *testing.T, url, dir string, cmd *exec.Cmd) {
 	t.Helper()
 	told, err := json.Marshal(map[string]string{"URL": url, "Dir": dir, "Agent": nextest.AgentPath(t)})
 	if err != nil {
@@ -61,16 +74,15 @@ func startCommand(t *testing.T, url, dir string, cmd *exec.Cmd) (kill func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kill = func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	t.Cleanup(kill)
+	t.Cleanup(func() {
+		if cmd.Process.Signal(syscall.SIGTERM) == nil {
+			_ = cmd.Wait()
+		}
+	})
 	said := make([]byte, 6)
 	if n, _ := out.Read(said); string(said[:n]) != "ready\n" {
 		t.Fatalf("the node says %q", said[:n])
 	}
-	return kill
 }
 
 // killableRig is a rig without a node, and the node that runs in a process of its own.

@@ -47,6 +47,11 @@ func TestDrainEndsFunctionsThenServices(t *testing.T) {
 	if _, err := b.Reserve(); nex.CodeOf(err) != nex.LameDuck {
 		t.Errorf("a new workload: %v", err)
 	}
+	for deadline := time.Now().Add(nextest.Patience); b.heard("t.slow"); {
+		if time.Now().After(deadline) {
+			t.Fatal("the slow function still hears messages")
+		}
+	}
 	if err := b.nc.PublishRequest("t.slow", b.nc.NewInbox(), nil); err != nil { // nobody hears it
 		t.Fatal(err)
 	}

@@ -175,6 +175,7 @@ type bench struct {
 	found   atomic.Bool  // the artifact is in the cache
 	hosts   *hosts
 	journal *journal
+	server  *server.Server
 	report  *recorder
 	nc      *nats.Conn // of the caller
 }
@@ -246,7 +247,7 @@ func newBenchOn(t *testing.T, s *server.Server, limits workload.Limits) *bench {
 	if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{host: &host{}, hosts: &hosts{}, journal: &journal{restarts: map[string]int{}, ended: map[string]int{}}, report: &recorder{events: make(chan nex.EventData, 4000), calls: make(chan workload.Call, 10000)}, nc: nextest.Connect(t, s)}
+	b := &bench{server: s, host: &host{}, hosts: &hosts{}, journal: &journal{restarts: map[string]int{}, ended: map[string]int{}}, report: &recorder{events: make(chan nex.EventData, 4000), calls: make(chan workload.Call, 10000)}, nc: nextest.Connect(t, s)}
 	b.Manager = workload.NewManager(workload.Config{
 		Guests: b.host, Artifacts: disk{Artifact: artifact.Artifact{Path: path, SHA256: "d1", Size: 7}, fails: &b.fails, found: &b.found},
 		Conn: nextest.Connect(t, s), Reporter: b.report, Log: slog.New(slog.DiscardHandler), NodeID: "NODE", Limits: limits,
@@ -267,6 +268,9 @@ func newBenchOn(t *testing.T, s *server.Server, limits workload.Limits) *bench {
 	})
 	return b
 }
+
+// heard reports whether anybody hears messages on a subject.
+func (b *bench) heard(subject string) bool { return b.server.GlobalAccount().Interest(subject) > 0 }
 
 func function(name string, triggers ...string) workload.Spec {
 	return workload.Spec{Namespace: "default", Name: name, Type: nex.V8, Triggers: triggers, Settings: nex.Settings{FunctionTimeoutMS: 5000}}
