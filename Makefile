@@ -64,6 +64,11 @@ chaos: deps ## drive nodes through faults: SEED= draws the plan, DURATION= is ho
 	$(CGO) go test -race -tags '$(TAGS)' -run '^TestChaos' -timeout 0 -v -artifacts -outputdir bin/chaos ./test/chaos \
 		-seed $(SEED) -duration $(DURATION) $(CHAOSFLAGS)
 
+.PHONY: endure
+endure: deps ## deploy and stop CYCLES= times (20000), for LIMIT= (20m) at most, and restart NATS RESTARTS= times (20) under load
+	$(CGO) go test -tags '$(TAGS)' -run '^(TestCycles|TestServerRestarts)' -timeout 0 -v ./test/chaos \
+		-cycles $(or $(CYCLES),20000) -limit $(or $(LIMIT),20m) -restarts $(or $(RESTARTS),20)
+
 .PHONY: fuzz
 fuzz: deps ## run every fuzz target for FUZZTIME (30s)
 	@grep -rHoE '^func Fuzz[[:alnum:]_]+' --include='*_test.go' . | sort | while IFS=: read -r file func; do \
