@@ -95,7 +95,7 @@ func TestKilledAgentTakesEscapedServicesAlong(t *testing.T) {
 	g, dir := bootWith(t, groups(t))
 	await(t, run(t, g, escape, nex.Resources{}, guest.Sink{}), "escaped")
 	usage, err := g.Usage()
-	if err != nil || usage.PIDs < 3 || usage.MemoryBytes <= 0 {
+	if err != nil || usage.PIDs < 2 || usage.MemoryBytes <= 0 {
 		t.Errorf("usage %+v, %v", usage, err)
 	}
 	var agent int
