@@ -42,12 +42,13 @@ type Manager struct {
 
 	mu       sync.Mutex
 	byID     map[string]*workload
-	reserved int   // deploys under way that have no workload yet
-	bytes    int64 // artifact bytes of all workloads
-	lameDuck bool  // no restarts any more
-	refusal  error // of new workloads; nil while they are taken
-	drained  bool  // whoever drained it wants no workload back
-	closing  bool  // the node ends, and its workloads come back with it
+	reserved int                  // deploys under way that have no workload yet
+	bytes    int64                // artifact bytes of all workloads
+	lameDuck bool                 // no restarts any more
+	refusal  error                // of new workloads; nil while they are taken
+	drained  bool                 // whoever drained it wants no workload back
+	closing  bool                 // the node ends, and its workloads come back with it
+	leaving  map[string]*workload // those of them that have ended
 }
 
 // NewManager makes a manager without workloads.
@@ -56,6 +57,7 @@ func NewManager(cfg Config) *Manager {
 		cfg:     cfg,
 		sharing: sharing{guests: cfg.Guests, shared: map[group][]*tenancy{}},
 		byID:    map[string]*workload{},
+		leaving: map[string]*workload{},
 	}
 }
 
@@ -180,21 +182,43 @@ func (m *Manager) Stop(ctx context.Context, id string) error {
 	m.mu.Lock()
 	w := m.byID[id]
 	m.mu.Unlock()
-	if w == nil {
+	switch {
+	case w == nil && !m.isLeaving(id):
 		return nex.Errorf(nex.NotFound, "No such workload")
+	case w != nil:
+		if err := w.stop(ctx, w.drain()); err != nil {
+			return err
+		}
 	}
-	return w.stop(ctx, w.drain())
+	if m.isLeaving(id) { // and would come back with its node
+		m.mu.Lock()
+		delete(m.leaving, id)
+		m.mu.Unlock()
+		m.cfg.Journal.Ended(id)
+	}
+	return nil
 }
 
-// Get returns a deployed workload of a namespace.
+func (m *Manager) isLeaving(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.leaving[id] != nil
+}
+
+// Get returns a deployed workload of a namespace, also one that has ended with
+// its node and comes back with it.
 func (m *Manager) Get(namespace, id string) (Summary, bool) {
 	m.mu.Lock()
-	w := m.byID[id]
+	w, left := m.byID[id], m.leaving[id]
 	m.mu.Unlock()
+	if w == nil {
+		w = left
+	}
 	if w == nil || w.spec.Namespace != namespace {
 		return Summary{}, false
 	}
-	return w.summary()
+	s, ok := w.summary()
+	return s, ok || left != nil
 }
 
 // Usage is what a service uses now, nil if that is not known.
@@ -259,6 +283,9 @@ func (m *Manager) allow(w *workload) func(int64) error {
 func (m *Manager) Forget(id string) {
 	m.mu.Lock()
 	comesBack := m.closing && !m.drained
+	if w := m.byID[id]; comesBack && w != nil {
+		m.leaving[id] = w
+	}
 	m.mu.Unlock()
 	if !comesBack {
 		m.cfg.Journal.Ended(id)

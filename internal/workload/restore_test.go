@@ -1,6 +1,7 @@
 package workload_test
 
 import (
+	"context"
 	"log/slog"
 	"testing"
 
@@ -174,4 +175,59 @@ func TestForget(t *testing.T) {
 	if _, ended := b.journal.told("comes back"); ended != 0 {
 		t.Error("the journal takes the end of the node for that of the workload")
 	}
+}
+
+// TestStopOfWhatComesBack: whoever stops a workload while its node ends does not
+// want it back, whether it has ended by then or not.
+func TestStopOfWhatComesBack(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	id := b.deploy(t, function("f", "t.f"))
+	stays := b.deploy(t, function("g", "t.g"))
+	b.Close(nextest.Patience, func() {})
+	for _, id := range []string{id, stays} {
+		if _, ended := b.journal.told(id); ended != 0 {
+			t.Fatal("it does not come back")
+		}
+		if _, ok := b.Get("default", id); !ok {
+			t.Error("it is not known any more")
+		}
+	}
+	if n := len(b.List()); n != 0 {
+		t.Errorf("%d workloads are listed", n)
+	}
+	if err := b.Stop(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if _, ended := b.journal.told(id); ended != 1 {
+		t.Errorf("the journal heard %d times of its end", ended)
+	}
+	if _, ended := b.journal.told(stays); ended != 0 {
+		t.Error("the other one does not come back")
+	}
+	if err := b.Stop(t.Context(), id); nex.CodeOf(err) != nex.NotFound {
+		t.Errorf("again: %v", err)
+	}
+}
+
+// TestDeployMeetsTheEndOfItsNode is refused for now, and no defect.
+func TestDeployMeetsTheEndOfItsNode(t *testing.T) {
+	b := newBench(t, workload.Limits{})
+	starting, refused := make(chan struct{}), make(chan error, 1)
+	b.host.deploy = func(*fakeGuest, guest.Deploy, guest.Sink) error {
+		close(starting)
+		for _, err := b.Reserve(); err == nil; _, err = b.Reserve() { // until the node ends
+		}
+		return context.Canceled // as a link says to who gave up
+	}
+	go func() {
+		_, err := b.tryDeploy(t, function("f", "t.f"))
+		refused <- err
+	}()
+	nextest.Await(t, starting, "the start")
+	closed := make(chan struct{})
+	go func() { b.Close(nextest.Patience, func() {}); close(closed) }()
+	if err := nextest.Await(t, refused, "the refusal"); nex.CodeOf(err) != nex.Unavailable {
+		t.Errorf("refused as %s: %v", nex.CodeOf(err), err)
+	}
+	nextest.Await(t, closed, "the end")
 }

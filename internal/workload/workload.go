@@ -3,6 +3,7 @@ package workload
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -259,6 +260,9 @@ func (w *workload) finish(ctx context.Context, last end, started chan<- error) {
 	w.cancel()
 	if !w.everRan() {
 		w.move(failed)
+		if errors.Is(last.err, context.Canceled) {
+			last.err = nex.Errorf(nex.Unavailable, "workload %s was not started: it was stopped, as when its node ends", w.spec.Name)
+		}
 		started <- last.err
 		return
 	}
