@@ -71,6 +71,10 @@ func (t *traffic) change() {
 		return
 	}
 	l := t.m.pick(number, func(l *load) bool { return l.state == live })
+	if l == nil { // those there were are not deployed yet
+		<-t.slots
+		return
+	}
 	t.requests.Go(func() { defer func() { <-t.slots }(); t.stop(l) })
 }
 
