@@ -146,8 +146,8 @@ func (m *FakeMachine) Link() net.Conn { return m.link }
 // Gone is closed when the machine has ended.
 func (m *FakeMachine) Gone() <-chan struct{} { return m.gone }
 
-// Limit bounds nothing: all machines share one process.
-func (m *FakeMachine) Limit(nex.Resources) error { return nil }
+// Admit bounds nothing: all machines share one process.
+func (m *FakeMachine) Admit(nex.Resources) error { return nil }
 
 // Usage tells nothing.
 func (m *FakeMachine) Usage() (nex.Usage, error) { return nex.Usage{}, nil }
