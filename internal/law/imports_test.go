@@ -36,14 +36,15 @@ var mayImport = map[string]string{
 
 	// The node's side. Workloads know guests, never the machines around them.
 	"cmd/nex":             "config keyfile node preflight rootfs sdnotify nex",
-	"node":                "artifact cgroup config confine control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu sdnotify undo workload nex",
+	"node":                "artifact cgroup config confine control guest hostsvc keyfile machine machine/firecracker machine/microvm machine/ossandbox machine/qemu sdnotify undo workload nex",
 	"config":              "hostsvc nex",
 	"control":             "nex",
 	"workload":            "artifact guest undo nex",
 	"machine":             "cgroup confine guest undo nex",
-	"machine/firecracker": "cgroup machine guest undo nex",
+	"machine/microvm":     "cgroup machine undo nex",
+	"machine/firecracker": "cgroup machine machine/microvm guest undo nex",
 	"machine/ossandbox":   "cgroup machine guest undo nex",
-	"machine/qemu":        "cgroup machine guest undo nex",
+	"machine/qemu":        "cgroup machine machine/microvm guest undo nex",
 	"artifact":            "nex",
 	"hostsvc":             "guest nex",
 	"preflight":           "config nex",

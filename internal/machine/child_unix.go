@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"nex"
 )
 
 // drain is how long output of a child that has ended is waited for.
@@ -133,6 +135,9 @@ func (c *Child) ID() string { return c.cfg.ID }
 
 // PID is the process's id, which is nobody else's until Gone is closed.
 func (c *Child) PID() int { return c.cfg.Cmd.Process.Pid }
+
+// SessionUsage tells what the processes of the session use that are alive.
+func (c *Child) SessionUsage() (nex.Usage, error) { return sessionUsage(c.PID()) }
 
 // Gone is closed when the process has ended and nothing of the machine is left.
 func (c *Child) Gone() <-chan struct{} { return c.gone }

@@ -116,7 +116,7 @@ func (m *process) Admit(r nex.Resources) error {
 
 func (m *process) Usage() (nex.Usage, error) {
 	if m.encl.group == nil {
-		return sessionUsage(m.PID())
+		return m.SessionUsage()
 	}
 	return m.encl.group.Usage()
 }

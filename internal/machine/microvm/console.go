@@ -1,0 +1,55 @@
+package microvm
+
+import (
+	"bufio"
+	"io"
+	"log/slog"
+	"time"
+)
+
+const (
+	// lineMax is how many bytes of a line of a console go to the log, and
+	// linesMax how many lines in a second: what a guest prints is its own affair.
+	lineMax, linesMax = 512, 50
+)
+
+// relayConsole passes what a VMM prints, the console of its guest above all, to
+// the node's log, as far as it is not too much.
+func relayConsole(log *slog.Logger, output io.Reader) {
+	r := bufio.NewReaderSize(output, lineMax)
+	var since time.Time
+	var lines, dropped int
+	for {
+		line, err := r.ReadSlice('\n')
+		if now := time.Now(); now.Sub(since) >= time.Second {
+			if dropped > 0 {
+				log.Debug("Console lines were left out: there were too many", "lines", dropped)
+			}
+			since, lines, dropped = now, 0, 0
+		}
+		if text := trim(line); len(text) > 0 {
+			if lines++; lines <= linesMax {
+				log.Debug("Console", "text", string(text))
+			} else {
+				dropped++
+			}
+		}
+		for err == bufio.ErrBufferFull { // the rest of a long line
+			_, err = r.ReadSlice('\n')
+		}
+		if err != nil {
+			if dropped > 0 {
+				log.Debug("Console lines were left out: there were too many", "lines", dropped)
+			}
+			return
+		}
+	}
+}
+
+// trim takes blanks and line ends off the end.
+func trim(line []byte) []byte {
+	for len(line) > 0 && line[len(line)-1] <= ' ' {
+		line = line[:len(line)-1]
+	}
+	return line
+}
