@@ -137,6 +137,7 @@ func (r record) remove(ctx context.Context) error {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
 		}
+		_ = os.Remove(filepath.Dir(dir)) // unless it is for other machines
 	}
 	if len(errs) == 0 && r.Root != "" { // nothing of others is mounted there now
 		errs = append(errs, os.RemoveAll(r.Root))
@@ -159,14 +160,15 @@ func userOf(id string) int {
 }
 
 // bring makes a file of the host appear as name in a jail: by a hard link, or else, across
-// file systems, by a mount that is recorded first.
-func (r *record) bring(dir, root, name, file string) error {
+// file systems, by a mount that is recorded first. mode is what everybody must be
+// allowed to do with it.
+func (r *record) bring(dir, root, name, file string, mode fs.FileMode) error {
 	info, err := os.Stat(file)
 	if err != nil {
 		return err
 	}
-	if info.Mode().Perm()&0o004 == 0 {
-		return fmt.Errorf("%s (%v) is for its owner only, but Firecracker runs as a user of its own in the jail: chmod o+r %s", file, info.Mode(), file)
+	if info.Mode().Perm()&mode != mode {
+		return fmt.Errorf("%s is %v, but Firecracker has a user of its own in the jail: chmod o+r %s", file, info.Mode(), file)
 	}
 	at := filepath.Join(root, name)
 	if file, err = filepath.EvalSymlinks(file); err != nil {
@@ -184,6 +186,9 @@ func (r *record) bring(dir, root, name, file string) error {
 	}
 	if err := unix.Mount(file, at, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount %s in the jail: %w", file, err)
+	}
+	if mode == 0 {
+		return nil
 	}
 	return unix.Mount("", at, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
 }

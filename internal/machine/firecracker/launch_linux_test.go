@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -12,25 +11,23 @@ import (
 	"nex/internal/guest"
 	"nex/internal/machine"
 	"nex/internal/machine/firecracker/fcemu"
+	"nex/internal/machine/microvm"
 	"nex/internal/nextest"
 )
 
-func testImage(t *testing.T) Image {
+func launcher(t *testing.T) *Launcher {
 	dir := os.Getenv("NEX_TEST_IMAGE")
 	if dir == "" {
 		t.Skip("no image")
 	}
-	return Image{Kernel: filepath.Join(dir, "vmlinux"), Initramfs: filepath.Join(dir, "initramfs"), RootFS: filepath.Join(dir, "rootfs.ext4")}
-}
-
-func launcher(t *testing.T) *Launcher {
 	p := fcemu.Install(t, tools, nextest.Program(t, "qemu-system-x86_64"), "")
 	return &Launcher{
-		Firecracker: p.Firecracker, Dir: t.TempDir(), Image: testImage(t), Boot: time.Minute,
-		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Disk: func(path string) error {
-			return exec.Command("mkfs.ext4", "-q", "-F", path, "64M").Run()
+		Config: &microvm.Config{
+			Kernel: filepath.Join(dir, "vmlinux"), Initramfs: filepath.Join(dir, "initramfs"), RootFS: filepath.Join(dir, "rootfs.ext4"),
+			CPUs: 1, MemoryMiB: 128, DiskMiB: 64, Dir: t.TempDir(), Templates: t.TempDir(),
+			Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 		},
+		Firecracker: p.Firecracker, Boot: time.Minute,
 	}
 }
 
