@@ -21,6 +21,7 @@ var mayImport = map[string]string{
 
 	// The guest's side: the agent runs engines, and alone knows which there are.
 	"cmd/nex-agent":      "agent confine guest guestos",
+	"cmd/nex-init":       "",
 	"bench":              "nex",
 	"agent":              "guest hostsock runtime runtime/js runtime/js/quickjs runtime/js/v8 runtime/native runtime/wasm nex",
 	"guestos":            "confine",
@@ -36,7 +37,7 @@ var mayImport = map[string]string{
 	"guest": "nex",
 
 	// The node's side. Workloads know guests, never the machines around them.
-	"cmd/nex":             "config keyfile node preflight rootfs sdnotify nex",
+	"cmd/nex":             "config image keyfile node preflight rootfs sdnotify nex",
 	"node":                "artifact cgroup config confine control guest hostsvc keyfile machine machine/firecracker machine/microvm machine/ossandbox machine/qemu sdnotify undo workload nex",
 	"config":              "hostsvc nex",
 	"control":             "nex",
@@ -48,8 +49,9 @@ var mayImport = map[string]string{
 	"machine/qemu":        "cgroup machine machine/microvm guest undo nex",
 	"artifact":            "nex",
 	"hostsvc":             "guest nex",
+	"image":               "rootfs undo",
 	"preflight":           "config nex",
-	"rootfs":              "undo nex",
+	"rootfs":              "undo",
 
 	// Test support. What rawclient knows of the wire it knows from its description.
 	"rawclient":                 "",
@@ -63,12 +65,14 @@ var mayImport = map[string]string{
 // onlyImporter says which package alone may import a library, so that the rest
 // can do without it.
 var onlyImporter = map[string]string{
-	"github.com/tetratelabs/wazero": "runtime/wasm",
-	"modernc.org/quickjs":           "runtime/js/quickjs",
-	"modernc.org/libquickjs":        "runtime/js/quickjs",
-	"github.com/tommie/v8go":        "runtime/js/v8",
-	"github.com/nlnwa/whatwg-url":   "runtime/js",
-	"github.com/getkin/kin-openapi": "machine/firecracker/fcemu",
+	"github.com/tetratelabs/wazero":          "runtime/wasm",
+	"github.com/Microsoft/hcsshim":           "rootfs",
+	"github.com/google/go-containerregistry": "rootfs",
+	"modernc.org/quickjs":                    "runtime/js/quickjs",
+	"modernc.org/libquickjs":                 "runtime/js/quickjs",
+	"github.com/tommie/v8go":                 "runtime/js/v8",
+	"github.com/nlnwa/whatwg-url":            "runtime/js",
+	"github.com/getkin/kin-openapi":          "machine/firecracker/fcemu",
 }
 
 func TestImportsRunOneWay(t *testing.T) {
