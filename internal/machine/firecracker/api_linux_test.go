@@ -14,13 +14,10 @@ import (
 	"nex/internal/nextest"
 )
 
-// tools is the directory of tools/go.mod.
-const tools = "../../../tools"
-
 // serve starts an emulator that boots nothing and returns a client of it.
 func serve(t *testing.T) *api {
 	t.Helper()
-	p := fcemu.Install(t, tools, "", "")
+	p := fcemu.Install(t, "", "")
 	dir := t.TempDir()
 	cmd := exec.Command(p.Firecracker, "--api-sock", "api.sock", "--id", "test")
 	cmd.Dir = dir

@@ -8,8 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"time"
 
+	"nex/internal/guest"
+	"nex/internal/guestos"
 	"nex/internal/machine"
 	"nex/internal/machine/microvm"
 )
@@ -36,8 +39,8 @@ const (
 	metricsPipe = "metrics"
 )
 
-// linkPort is the port of the host that an agent connects to: guest.VsockPort.
-const linkPort = 1024
+// linkPort is the port of the host that an agent connects to.
+const linkPort = guest.VsockPort
 
 // guestCID is the address of every guest: each has a vsock of its own.
 const guestCID = 3
@@ -115,6 +118,9 @@ func (b *boot) start() (*microvm.Machine, error) {
 func (b *boot) prepare() (err error) {
 	if b.line, err = microvm.CommandLine(b.NIC, false); err != nil {
 		return err
+	}
+	if !strings.Contains(b.line, guestos.Marker) {
+		b.line += " " + guestos.Marker
 	}
 	b.line += " i8042.noaux i8042.nomux i8042.dumbkbd" // of the keyboard there are the keys for SendCtrlAltDel, and no more
 	if b.l.Jail != nil {

@@ -77,6 +77,8 @@ func (p *port) accept(ctx context.Context, gone <-chan struct{}) (net.Conn, erro
 		return nil, errors.Join(why, conn.Close())
 	case why != nil:
 		return nil, why
+	case errors.Is(err, net.ErrClosed):
+		return nil, errEnded // what ends the machine closed it
 	}
 	return nil, err
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 )
 
@@ -20,9 +21,11 @@ const sdk = "github.com/firecracker-microvm/firecracker-go-sdk"
 // Install makes the two programs of this test binary, whose main must begin with
 // [Shim], in a directory of the test. Firecracker says it has the given version, "" for
 // one that the driver takes. qemu is the path of QEMU, "" if nothing is to be
-// booted, and tools the directory of tools/go.mod.
-func Install(t testing.TB, tools, qemu, version string) Programs {
+// booted.
+func Install(t testing.TB, qemu, version string) Programs {
 	t.Helper()
+	_, here, _, _ := runtime.Caller(0)
+	tools := filepath.Join(filepath.Dir(here), "../../../../tools")
 	if version == "" {
 		version = "1.12.0"
 	}

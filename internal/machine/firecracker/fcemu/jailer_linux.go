@@ -57,7 +57,7 @@ func jail(s settings, args []string, out io.Writer) error {
 		return err
 	}
 	argv := append([]string{j.program, "--id", j.id, "--start-time-us", "0", "--start-time-cpu-us", "0"}, extra...)
-	return syscall.Exec(j.program, argv, []string{rootVariable + "=" + j.root})
+	return syscall.Exec(j.program, argv, []string{jailVariable + "=1"})
 }
 
 // jailConfig is what a jailer is told.

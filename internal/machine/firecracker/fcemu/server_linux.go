@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 )
 
@@ -21,8 +20,9 @@ var emulatorOptions = map[string]option{
 	"start-time-us": {}, "start-time-cpu-us": {}, "parent-cpu-time-us": {},
 }
 
-// rootVariable names the directory that is the root of an emulator in a jail.
-const rootVariable = "FCEMU_ROOT"
+// jailVariable is set for an emulator in a jail, whose working directory is what the
+// root directory would be.
+const jailVariable = "FCEMU_JAIL"
 
 // emulate is the program that passes for Firecracker. It returns when its machine
 // has ended.
@@ -35,7 +35,7 @@ func emulate(s settings, args []string, out io.Writer) error {
 		_, err := fmt.Fprintf(out, "Firecracker v%s\n\n", s.Version)
 		return err
 	}
-	v := &vm{id: "anonymous-instance", version: s.Version, root: os.Getenv(rootVariable)}
+	v := &vm{id: "anonymous-instance", version: s.Version, jailed: os.Getenv(jailVariable) != ""}
 	if id := one(values, "id"); id != "" {
 		v.id = id
 	}
@@ -53,10 +53,7 @@ func emulate(s settings, args []string, out io.Writer) error {
 	if socket == "" {
 		socket = "/run/firecracker.socket"
 	}
-	if v.root != "" && filepath.IsAbs(socket) {
-		socket = v.path(socket)
-	}
-	l, err := net.Listen("unix", socket)
+	l, err := net.Listen("unix", v.path(socket))
 	if err != nil {
 		return err
 	}

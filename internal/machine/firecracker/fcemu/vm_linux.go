@@ -42,7 +42,7 @@ type nicConfig struct {
 // vm is a Firecracker process: what it was told, and its machine.
 type vm struct {
 	id, version string
-	root        string // the directory of its paths
+	jailed      bool // its root directory is the working directory
 
 	mu       sync.Mutex // one request at a time
 	cfg      config
@@ -116,13 +116,14 @@ func fill(body map[string]any, into any) error {
 	return json.Unmarshal(data, into)
 }
 
-// path returns where a path of a request is. In a jail / is the root directory.
+// path returns where a path of a request is. In a jail / is the root directory,
+// which is the working directory here: sockets have room for few bytes.
 func (v *vm) path(p any) string {
 	s, _ := p.(string)
-	if v.root == "" || s == "" {
+	if !v.jailed || s == "" {
 		return s
 	}
-	return filepath.Join(v.root, filepath.Clean("/"+s))
+	return "." + filepath.Clean("/"+s)
 }
 
 // output opens a file or a named pipe for a log, as Firecracker does: a pipe that

@@ -44,6 +44,9 @@ func main() {
 		}
 		fmt.Println("locked")
 		forever()
+	case "panic": // of the kernel
+		fmt.Println("panic:", os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0))
+		forever()
 	case "read":
 		_, err := os.ReadFile(os.Args[2])
 		fmt.Println("read:", err)
