@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -220,7 +221,10 @@ func TestMachineIsGoneWhenItsProcessIs(t *testing.T) {
 		}
 	})
 	t.Run("kernel panic", func(t *testing.T) {
-		g := take(t, fill(t, newLauncher(t), 0))
+		l := newLauncher(t)
+		var console text
+		l.Log = slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), &console), &slog.HandlerOptions{Level: slog.LevelDebug}))
+		g := take(t, fill(t, l, 0))
 		program, err := os.ReadFile(nextest.GuestProgram(t))
 		if err != nil {
 			t.Fatal(err)
@@ -230,7 +234,28 @@ func TestMachineIsGoneWhenItsProcessIs(t *testing.T) {
 		if g.Err() == nil {
 			t.Error("the link tells no reason")
 		}
+		if !strings.Contains(console.String(), "Kernel panic") {
+			t.Error("the kernel did not panic")
+		}
 	})
+}
+
+// text is what was written, to be read at any time.
+type text struct {
+	mu   sync.Mutex
+	data bytes.Buffer
+}
+
+func (b *text) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.data.Write(p)
+}
+
+func (b *text) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.data.String()
 }
 
 func TestDestroyTwiceAndAtOnce(t *testing.T) {

@@ -56,6 +56,10 @@ func jail(s settings, args []string, out io.Writer) error {
 	if err := os.Chdir(j.root); err != nil {
 		return err
 	}
+	// The kernel forgets this when the real one changes its user.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0); err != nil {
+		return err
+	}
 	argv := append([]string{j.program, "--id", j.id, "--start-time-us", "0", "--start-time-cpu-us", "0"}, extra...)
 	return syscall.Exec(j.program, argv, []string{jailVariable + "=1"})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -227,8 +228,8 @@ func (v *vm) putNIC(id string, body map[string]any) error {
 			return fmt.Errorf("the id, the host's device or the MAC address is in use: %s", o.ID)
 		}
 	}
-	if _, err := os.Stat("/sys/class/net/" + n.Tap); err != nil {
-		return fmt.Errorf("open tap device failed: %w", err)
+	if _, err := net.InterfaceByName(n.Tap); err != nil {
+		return fmt.Errorf("open tap device %s failed: %w", n.Tap, err)
 	}
 	v.cfg.NICs = append(v.cfg.NICs, n)
 	return nil
