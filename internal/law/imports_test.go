@@ -20,7 +20,7 @@ var mayImport = map[string]string{
 	"undo":     "",
 
 	// The guest's side: the agent runs engines, and alone knows which there are.
-	"cmd/nex-agent":      "agent confine guest guestos",
+	"cmd/nex-agent":      "agent cgroup confine guest guestos",
 	"bench":              "nex",
 	"agent":              "guest hostsock runtime runtime/js runtime/js/quickjs runtime/js/v8 runtime/native runtime/wasm nex",
 	"guestos":            "confine",
