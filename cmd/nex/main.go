@@ -98,6 +98,7 @@ func run(ctx context.Context, p *process, args []string, stdout, stderr io.Write
 	c.addLogs(ctx, app)
 	c.addEvents(ctx, app)
 	c.addNode(ctx, app)
+	c.addImage(ctx, app)
 	c.addLameDuck(ctx, app)
 	c.addVersion(app)
 

@@ -21,6 +21,7 @@ var mayImport = map[string]string{
 
 	// The guest's side: the agent runs engines, and alone knows which there are.
 	"cmd/nex-agent":      "agent cgroup confine guest guestos",
+	"cmd/nex-init":       "",
 	"bench":              "nex",
 	"agent":              "guest hostsock runtime runtime/js runtime/js/quickjs runtime/js/v8 runtime/native runtime/wasm nex",
 	"guestos":            "confine",
@@ -36,20 +37,21 @@ var mayImport = map[string]string{
 	"guest": "nex",
 
 	// The node's side. Workloads know guests, never the machines around them.
-	"cmd/nex":             "config keyfile node preflight rootfs sdnotify nex",
-	"node":                "artifact cgroup config confine control guest hostsvc keyfile machine machine/firecracker machine/microvm machine/ossandbox machine/qemu sdnotify undo workload nex",
+	"cmd/nex":             "config image keyfile node preflight rootfs sdnotify nex",
+	"node":                "artifact cgroup config confine control guest hostsvc image keyfile machine machine/firecracker machine/microvm machine/ossandbox machine/qemu sdnotify undo workload nex",
 	"config":              "hostsvc nex",
 	"control":             "nex",
 	"workload":            "artifact guest undo nex",
 	"machine":             "cgroup confine guest undo nex",
-	"machine/microvm":     "cgroup machine undo nex",
+	"machine/microvm":     "cgroup machine rootfs undo nex",
 	"machine/firecracker": "cgroup machine machine/microvm guest undo nex",
 	"machine/ossandbox":   "cgroup machine guest undo nex",
 	"machine/qemu":        "cgroup machine machine/microvm guest undo nex",
 	"artifact":            "nex",
 	"hostsvc":             "guest nex",
+	"image":               "rootfs undo",
 	"preflight":           "config nex",
-	"rootfs":              "undo nex",
+	"rootfs":              "undo",
 
 	// Test support. What rawclient knows of the wire it knows from its description.
 	"rawclient": "",
@@ -63,6 +65,8 @@ var mayImport = map[string]string{
 // can do without it.
 var onlyImporter = map[string]string{
 	"github.com/tetratelabs/wazero":                     "runtime/wasm",
+	"github.com/Microsoft/hcsshim":                      "rootfs",
+	"github.com/google/go-containerregistry":            "rootfs",
 	"modernc.org/quickjs":                               "runtime/js/quickjs",
 	"modernc.org/libquickjs":                            "runtime/js/quickjs",
 	"github.com/tommie/v8go":                            "runtime/js/v8",

@@ -1,0 +1,210 @@
+// Package rootfs builds the root file systems of guests: it takes an OCI image or
+// a tar archive, or starts from nothing, adds the agent and what a guest needs, and
+// writes an ext4 file system, as any user, without Docker and without mounting
+// anything. Equal inputs make equal bytes. Functions may be called concurrently.
+package rootfs
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+
+	"nex/internal/undo"
+)
+
+// DefaultSize is the size of a file system unless another is asked for, in bytes.
+const DefaultSize = 150 << 20
+
+// Options say what to build.
+type Options struct {
+	Agent  string // path of the agent for guests; required
+	Script string // path of a script that guests run at boot, or ""
+	Size   int64  // of the file system, in bytes; 0 is [DefaultSize]
+	Output string // path of the file to write, which is replaced
+	// Progress, if set, is told what is being done, and how many bytes of how many
+	// are done; total is 0 when that is not known.
+	Progress func(stage string, done, total int64)
+}
+
+// Result is what was built.
+type Result struct {
+	Path   string `json:"path"`
+	Size   int64  `json:"size"`   // bytes of the file system
+	Free   int64  `json:"free"`   // bytes of it that nothing uses
+	Start  string `json:"start"`  // what starts the agent: ByInit, ByOpenRC or BySystemd
+	Files  int    `json:"files"`  // names in it
+	SHA256 string `json:"sha256"` // of the file that was written
+}
+
+// Build writes a file system and puts it in place when it is whole.
+func Build(ctx context.Context, o Options) (Result, error) {
+	if o.Size == 0 {
+		o.Size = DefaultSize
+	}
+	if o.Progress == nil {
+		o.Progress = func(string, int64, int64) {}
+	}
+	spool, err := newSpool("")
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { _ = spool.Close() }() // a temporary file
+	t := newTree(spool)
+	start, err := t.addOwn(o)
+	if err != nil {
+		return Result{}, err
+	}
+	r := Result{Path: o.Output, Start: start}
+	if err := t.store(ctx, o, &r); err != nil {
+		return Result{}, err
+	}
+	return r, nil
+}
+
+// addOwn adds what Options name to the tree.
+func (t *tree) addOwn(o Options) (start string, err error) {
+	if err := CheckAgent(o.Agent); err != nil {
+		return "", err
+	}
+	agent, err := os.Open(o.Agent)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = agent.Close() }() // was only read
+	info, err := agent.Stat()
+	if err != nil {
+		return "", err
+	}
+	var script []byte
+	if o.Script != "" {
+		if script, err = readScript(o.Script); err != nil {
+			return "", err
+		}
+	}
+	return t.furnish(agent, info.Size(), script)
+}
+
+func readScript(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("boot script: %w", err)
+	case !info.Mode().IsRegular() || info.Size() > maxSmall:
+		return nil, fmt.Errorf("boot script %s is not a file of at most %d bytes", path, maxSmall)
+	}
+	script, err := os.ReadFile(path)
+	if err == nil && (len(script) < 2 || string(script[:2]) != "#!") {
+		return nil, fmt.Errorf("boot script %s does not begin with #! and the program that runs it, as in #!/bin/sh", path)
+	}
+	return script, err
+}
+
+// store writes the file system beside the place where it belongs, and moves it
+// there when it is whole.
+func (t *tree) store(ctx context.Context, o Options, r *Result) error {
+	var u undo.Stack
+	defer u.Unwind()
+	out, err := t.image(ctx, &u, o)
+	if err != nil {
+		return err
+	}
+	_ = t.each(func(string, *node) error { r.Files++; return nil }) // returns nil, as the function does
+	if r.Size, r.Free, err = sizes(out); err != nil {
+		return err
+	}
+	if strings.HasSuffix(o.Output, ".gz") {
+		if out, err = compress(ctx, &u, o, out); err != nil {
+			return err
+		}
+	}
+	o.Progress("check sum", 0, 0)
+	if r.SHA256, err = digest(ctx, out); err != nil {
+		return err
+	}
+	if err := errors.Join(out.Chmod(0o644), out.Sync()); err != nil {
+		return fmt.Errorf("write %s: %w", o.Output, err)
+	}
+	if err := os.Rename(out.Name(), o.Output); err != nil {
+		return fmt.Errorf("put the file system in place: %w", err)
+	}
+	return nil
+}
+
+// image writes the file system to a temporary file beside the output.
+func (t *tree) image(ctx context.Context, u *undo.Stack, o Options) (*os.File, error) {
+	out, err := temporary(u, o.Output)
+	if err != nil {
+		return nil, err
+	}
+	total := t.spool.size
+	return out, t.writeExt4(ctx, out, o.Size, func(done int64) { o.Progress("write files", min(done, total), total) })
+}
+
+// temporary makes a file beside path that u closes and, if it still has its
+// name, removes.
+func temporary(u *undo.Stack, path string) (*os.File, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return nil, fmt.Errorf("make a temporary file: %w", err)
+	}
+	u.Push(func() { _, _ = f.Close(), os.Remove(f.Name()) }) // was synced, or is of no use
+	return f, nil
+}
+
+// compress writes the gzip form of a file.
+func compress(ctx context.Context, u *undo.Stack, o Options, raw *os.File) (*os.File, error) {
+	out, err := temporary(u, o.Output)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := raw.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	zip := gzip.NewWriter(out)
+	in := &reading{ctx: ctx, r: raw, tell: func(n int64) { o.Progress("compress", n, o.Size) }}
+	if _, err := io.CopyBuffer(zip, in, make([]byte, 1<<20)); err != nil {
+		return nil, fmt.Errorf("compress: %w", err)
+	}
+	if err := zip.Close(); err != nil {
+		return nil, fmt.Errorf("compress: %w", err)
+	}
+	return out, nil
+}
+
+// digest returns the SHA-256 of a file, in hex.
+func digest(ctx context.Context, f *os.File) (string, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, &reading{ctx: ctx, r: f, tell: func(int64) {}}); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// reading is a reader that ends with its context, and tells how far it is.
+type reading struct {
+	ctx  context.Context
+	r    io.Reader
+	done int64
+	tell func(done int64)
+}
+
+func (r *reading) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := r.r.Read(p)
+	r.done += int64(n)
+	r.tell(r.done)
+	return n, err
+}
