@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nex/internal/agent"
+	"nex/internal/cgroup"
 	"nex/internal/confine"
 	"nex/internal/guest"
 	"nex/internal/guestos"
@@ -80,7 +81,30 @@ func serve(ctx context.Context, args []string, box confine.Sandbox, here guestos
 	if cfg.Doors, err = agent.InheritedDoors(); err != nil {
 		return err
 	}
+	if here.First {
+		enclose(&cfg)
+	}
 	return agent.Run(ctx, link, cfg)
+}
+
+// enclose has services limited by cgroups of this machine, where its kernel has
+// what it takes: there is no node to do it. Else limits of single processes stand
+// in for that.
+func enclose(cfg *agent.Config) {
+	root, err := cgroup.Open()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "nex-agent: services are limited less exactly:", err)
+		return
+	}
+	group, err := root.Make("machine")
+	if err == nil {
+		cfg.Doors, err = group.Work()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "nex-agent: services are limited less exactly:", err)
+		return
+	}
+	cfg.Limit = group.Limit
 }
 
 // quit ends this process at once, and with process 1 of a guest the machine.

@@ -50,6 +50,9 @@ type Config struct {
 	// main function with [Shim].
 	Alone bool
 	Doors []*os.File // to where services are limited, see [InheritedDoors]
+	// Limit bounds what goes through the doors, before it does; nil where the node
+	// sees to that.
+	Limit func(nex.Resources) error
 }
 
 // Shim is for the beginning of main: an agent starts its program again, to

@@ -18,6 +18,7 @@ import (
 const (
 	bootScript = "/etc/nex/boot.sh"
 	resolvPath = "/etc/resolv.conf"
+	hostsPath  = "/etc/hosts"
 	hwrng      = "/dev/hwrng"
 	// ownName is a guest's that has been given none.
 	ownName = "nex"
@@ -57,6 +58,9 @@ func (s Settings) setUp() error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		say("set host name: %v", err)
 	}
+	if err := writeHosts(hostsPath, name); err != nil {
+		say("write %s: %v", hostsPath, err)
+	}
 	go addEntropy() // a device may take its time
 	if err := linkUp("lo"); err != nil {
 		return fmt.Errorf("bring up loopback: %w", err)
@@ -86,6 +90,17 @@ func writeResolvConf(path, text string) error {
 		return err
 	}
 	return os.WriteFile(path, []byte(text), 0o644)
+}
+
+// writeHosts gives the machine's own addresses names unless the image does.
+func writeHosts(path, name string) error {
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 "+name+"\n"), 0o644)
 }
 
 // runBootScript runs what the image wants run before the agent takes work, if it

@@ -20,7 +20,7 @@ var mayImport = map[string]string{
 	"undo":     "",
 
 	// The guest's side: the agent runs engines, and alone knows which there are.
-	"cmd/nex-agent":      "agent confine guest guestos",
+	"cmd/nex-agent":      "agent cgroup confine guest guestos",
 	"cmd/nex-init":       "",
 	"bench":              "nex",
 	"agent":              "guest hostsock runtime runtime/js runtime/js/quickjs runtime/js/v8 runtime/native runtime/wasm nex",
@@ -38,12 +38,12 @@ var mayImport = map[string]string{
 
 	// The node's side. Workloads know guests, never the machines around them.
 	"cmd/nex":             "config image keyfile node preflight rootfs sdnotify nex",
-	"node":                "artifact cgroup config confine control guest hostsvc keyfile machine machine/firecracker machine/microvm machine/ossandbox machine/qemu sdnotify undo workload nex",
+	"node":                "artifact cgroup config confine control guest hostsvc image keyfile machine machine/firecracker machine/microvm machine/ossandbox machine/qemu sdnotify undo workload nex",
 	"config":              "hostsvc nex",
 	"control":             "nex",
 	"workload":            "artifact guest undo nex",
 	"machine":             "cgroup confine guest undo nex",
-	"machine/microvm":     "cgroup machine undo nex",
+	"machine/microvm":     "cgroup machine rootfs undo nex",
 	"machine/firecracker": "cgroup machine machine/microvm guest undo nex",
 	"machine/ossandbox":   "cgroup machine guest undo nex",
 	"machine/qemu":        "cgroup machine machine/microvm guest undo nex",

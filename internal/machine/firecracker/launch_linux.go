@@ -8,11 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"time"
 
 	"nex/internal/guest"
-	"nex/internal/guestos"
 	"nex/internal/machine"
 	"nex/internal/machine/microvm"
 )
@@ -76,13 +74,13 @@ func (l *Launcher) Launch(ctx context.Context, id string) (machine.Machine, erro
 	if err != nil {
 		return nil, err
 	}
-	defer draft.Abandon()
 	b := &boot{Draft: draft, l: l, root: draft.Dir, disk: draft.Disk, uid: os.Getuid(), gid: os.Getgid()}
 	m, err := b.start()
 	if err != nil {
-		if err := b.end(); err != nil {
-			b.Log.Error("What is left of a machine that did not start cannot be removed", "error", err)
+		if left := b.end(); left != nil { // by its directory it is found when the node starts again
+			return nil, errors.Join(err, left)
 		}
+		draft.Abandon()
 		return nil, err
 	}
 	link, err := b.run(ctx, m.Gone())
@@ -118,9 +116,6 @@ func (b *boot) start() (*microvm.Machine, error) {
 func (b *boot) prepare() (err error) {
 	if b.line, err = microvm.CommandLine(b.NIC, false); err != nil {
 		return err
-	}
-	if !strings.Contains(b.line, guestos.Marker) {
-		b.line += " " + guestos.Marker
 	}
 	b.line += " i8042.noaux i8042.nomux i8042.dumbkbd" // of the keyboard there are the keys for SendCtrlAltDel, and no more
 	if b.l.Jail != nil {

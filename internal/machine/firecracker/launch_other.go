@@ -11,7 +11,7 @@ import (
 
 // Launch says that there is no Firecracker here.
 func (l *Launcher) Launch(context.Context, string) (machine.Machine, error) {
-	return nil, errors.New("Firecracker runs on Linux only") //lint:ignore ST1005 a name
+	return nil, errors.New("microVMs of Firecracker run on Linux only")
 }
 
 // Sweep has nothing to do.

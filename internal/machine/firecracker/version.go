@@ -49,9 +49,9 @@ func checkVersion(output string) (string, error) {
 	minor, _ := strconv.Atoi(m[2])
 	switch {
 	case major < 1 || major == 1 && minor < oldest:
-		return "", fmt.Errorf("Firecracker %s is too old: the default kernel finds its devices by ACPI, which Firecracker has since 1.%d; install one of 1.%d to 1.%d", version, oldest, oldest, newest) //lint:ignore ST1005 a name
+		return "", fmt.Errorf("it is version %s, which is too old: the default kernel finds its devices by ACPI, which Firecracker has since 1.%d; install Firecracker 1.%d to 1.%d", version, oldest, oldest, newest)
 	case major > 1 || minor > newest:
-		return "", fmt.Errorf("Firecracker %s is newer than what this Nex was made for; install one of 1.%d to 1.%d", version, oldest, newest) //lint:ignore ST1005 a name
+		return "", fmt.Errorf("it is version %s, which is newer than what this Nex was made for; install Firecracker 1.%d to 1.%d", version, oldest, newest)
 	}
 	return version, nil
 }

@@ -18,7 +18,7 @@ import (
 // fields. "nomodule" must never be here: it keeps drivers in the initramfs from
 // being loaded.
 func CommandLine(nic *NIC, emulated bool) (string, error) {
-	words := []string{"quiet", "console=ttyS0", "reboot=t", "panic=-1"}
+	words := []string{"nex.guest=1", "quiet", "console=ttyS0", "reboot=t", "panic=-1"}
 	if emulated {
 		khz, err := clockKHz("/proc/cpuinfo")
 		if err != nil {

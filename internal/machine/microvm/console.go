@@ -2,8 +2,11 @@ package microvm
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 )
 
@@ -13,9 +16,23 @@ const (
 	lineMax, linesMax = 512, 50
 )
 
-// relayConsole passes what a VMM prints, the console of its guest above all, to
-// the node's log, as far as it is not too much.
-func relayConsole(log *slog.Logger, output io.Reader) {
+// console is what a VMM prints: above all what its guest does.
+type console struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	last  string // line
+	panic string // what the kernel said of its own end
+}
+
+func (c *console) lastLine() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return cmp.Or(c.panic, c.last)
+}
+
+// relay passes what is printed to the node's log, as far as it is not too much.
+func (c *console) relay(output io.Reader) {
 	r := bufio.NewReaderSize(output, lineMax)
 	var since time.Time
 	var lines, dropped int
@@ -23,13 +40,18 @@ func relayConsole(log *slog.Logger, output io.Reader) {
 		line, err := r.ReadSlice('\n')
 		if now := time.Now(); now.Sub(since) >= time.Second {
 			if dropped > 0 {
-				log.Debug("Console lines were left out: there were too many", "lines", dropped)
+				c.log.Debug("Console lines were left out: there were too many", "lines", dropped)
 			}
 			since, lines, dropped = now, 0, 0
 		}
 		if text := trim(line); len(text) > 0 {
+			c.mu.Lock()
+			if c.last = string(text); bytes.Contains(text, []byte("Kernel panic")) {
+				c.panic = c.last
+			}
+			c.mu.Unlock()
 			if lines++; lines <= linesMax {
-				log.Debug("Console", "text", string(text))
+				c.log.Debug("Console", "text", string(text))
 			} else {
 				dropped++
 			}
@@ -39,7 +61,7 @@ func relayConsole(log *slog.Logger, output io.Reader) {
 		}
 		if err != nil {
 			if dropped > 0 {
-				log.Debug("Console lines were left out: there were too many", "lines", dropped)
+				c.log.Debug("Console lines were left out: there were too many", "lines", dropped)
 			}
 			return
 		}

@@ -7,21 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
-)
 
-// mkfs finds the program that makes file systems, which is not in every user's PATH.
-func mkfs() (string, error) {
-	for _, name := range []string{"mkfs.ext4", "/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", errors.New("mkfs.ext4 is not here: install the package e2fsprogs")
-}
+	"nex/internal/rootfs"
+)
 
 // template returns an empty ext4 of the size that machines get, made when it is
 // first asked for. It is sparse: an empty GiB takes less than one MiB.
@@ -30,28 +21,20 @@ func (c *Config) template(ctx context.Context) (string, error) {
 	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return path, err
 	}
-	program, err := mkfs()
-	if err != nil {
-		return "", err
-	}
 	if err := os.MkdirAll(c.Templates, 0o700); err != nil {
 		return "", err
 	}
-	f, err := os.CreateTemp(c.Templates, "new-*.ext4")
+	// Under another name at first: two machines may be the first.
+	dir, err := os.MkdirTemp(c.Templates, "new-*")
 	if err != nil {
 		return "", err
 	}
-	defer os.Remove(f.Name()) // it is gone if it was renamed
-	if err := errors.Join(f.Truncate(int64(c.DiskMiB)<<20), f.Close()); err != nil {
+	defer os.RemoveAll(dir)
+	fresh := filepath.Join(dir, filepath.Base(path))
+	if err := rootfs.Empty(ctx, fresh, int64(c.DiskMiB)<<20); err != nil {
 		return "", err
 	}
-	// What is on it is thrown away with its machine: nothing is reserved, and there
-	// is no journal.
-	out, err := exec.CommandContext(ctx, program, "-q", "-F", "-m", "0", "-O", "^has_journal", f.Name()).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("mkfs.ext4: %w: %s", err, out)
-	}
-	return path, os.Rename(f.Name(), path)
+	return path, os.Rename(fresh, path)
 }
 
 // makeDisk makes a machine's own disk.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -136,9 +135,9 @@ func (d *Draft) Start(v VMM) (*Machine, error) {
 			return nil, err
 		}
 	}
+	output := &console{log: d.Log}
 	child, err := machine.StartChild(machine.ChildConfig{
-		ID: d.ID, Cmd: v.Cmd, Dir: d.Dir, Log: d.Log, Prepare: v.Prepare,
-		Relay: func(r io.Reader) { relayConsole(d.Log, r) },
+		ID: d.ID, Cmd: v.Cmd, Dir: d.Dir, Log: d.Log, Prepare: v.Prepare, Relay: output.relay,
 		Place: func(pid int) error {
 			if d.group == nil {
 				return nil
@@ -157,7 +156,7 @@ func (d *Draft) Start(v VMM) (*Machine, error) {
 		return nil, fmt.Errorf("start VMM: %w", err)
 	}
 	d.undo.Keep()
-	return &Machine{Child: child, cfg: d.cfg, group: d.group, nic: d.NIC, admit: v.Admit}, nil
+	return &Machine{Child: child, cfg: d.cfg, group: d.group, nic: d.NIC, admit: v.Admit, console: output}, nil
 }
 
 // Machine is a microVM. What it adds to a [machine.Child] makes it a
@@ -169,6 +168,8 @@ type Machine struct {
 	nic   *NIC          // nil for none
 	admit func() error  // may be nil
 	link  net.Conn
+
+	console *console
 }
 
 var _ machine.Machine = (*Machine)(nil)
@@ -176,6 +177,11 @@ var _ machine.Machine = (*Machine)(nil)
 // Connect sets the node's end of the guest link, once, before anybody else has the
 // machine. Destroy closes it.
 func (m *Machine) Connect(link net.Conn) { m.link = link }
+
+// LastLine is the last that the VMM printed, or its guest on the console, but for
+// the reason why its kernel panicked: often that of its end. After Gone it is the
+// last of all.
+func (m *Machine) LastLine() string { return m.console.lastLine() }
 
 // Link is the node's end of the guest link.
 func (m *Machine) Link() net.Conn { return m.link }

@@ -100,7 +100,7 @@ func readJail(values map[string][]string) (j jailConfig, err error) {
 		return j, fmt.Errorf("invalid cgroup version %q", version)
 	}
 	if !filepath.IsLocal(one(values, "parent-cgroup")) && values["parent-cgroup"] != nil {
-		return j, errors.New("the parent cgroup must be relative, without . and ..")
+		return j, errors.New("the parent cgroup must be a relative path, and lead nowhere up")
 	}
 	for _, setting := range values["cgroup"] {
 		if file, value, ok := strings.Cut(setting, "="); !ok || value == "" || !strings.Contains(file, ".") {
