@@ -87,7 +87,11 @@ func (l *Launcher) Launch(ctx context.Context, id string) (machine.Machine, erro
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 		defer cancel()
-		return nil, errors.Join(err, m.Destroy(ctx))
+		gone := m.Destroy(ctx) // after which all that was printed is known
+		if said := m.LastLine(); said != "" {
+			err = fmt.Errorf("%w; the last it said is %q", err, said)
+		}
+		return nil, errors.Join(err, gone)
 	}
 	m.Connect(link)
 	return &vm{m, b.api}, nil
@@ -121,6 +125,11 @@ func (b *boot) prepare() (err error) {
 	if b.l.Jail != nil {
 		if err := b.makeJail(); err != nil {
 			return fmt.Errorf("make jail: %w", err)
+		}
+	}
+	if b.NIC != nil {
+		if err := giveTap(b.NIC.NetNS, b.NIC.Tap, b.uid, b.gid); err != nil {
+			return fmt.Errorf("let Firecracker use the tap %s: %w", b.NIC.Tap, err)
 		}
 	}
 	for name, line := range map[string]func(string){logPipe: relayLog(b.Log), metricsPipe: relayMetrics(b.Log)} {
