@@ -145,11 +145,11 @@ func (r record) remove(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// The users of machines that have one of their own: a range that distributions
-// and container programs leave free (systemd's UIDS-GIDS lists it as unused).
+// The users of machines in jails: numbers that systems give to nobody, nor to
+// anybody's containers, and that are not those of the OS sandbox.
 const (
-	firstUser = 0x70000000
-	users     = 0x0ffffffe
+	firstUser = 2_000_000_000
+	users     = 1 << 26
 )
 
 // userOf is the number of a machine's user and group.
