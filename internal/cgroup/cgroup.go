@@ -32,6 +32,7 @@ const (
 	V2      Kind = "cgroup2"
 	V1      Kind = "cgroup1"
 	Rlimits Kind = "rlimits" // no cgroups: there are limits of one process alone
+	Guest   Kind = "guest"   // the kernel of the service's own microVM, which does as version 2 does
 )
 
 const (

@@ -44,7 +44,17 @@ type Config struct {
 	DenyTriggerSubjects []string
 	// Limits bound what the node takes.
 	Limits Limits
-	// HandshakeTimeout is how long a started agent may take to say hello.
+	// Template is what each microVM gets.
+	Template Template
+	// QEMU says how microVMs of QEMU work.
+	QEMU QEMU
+	// BinPath are directories where programs of microVMs are looked for before PATH.
+	BinPath []string
+	// ResourceDir is where what microVMs boot is, "" for the node's own image; Kernel,
+	// Initramfs and RootFS are for files elsewhere.
+	ResourceDir, Kernel, Initramfs, RootFS string
+	// HandshakeTimeout is how long a started agent may take to say hello; 0 for what
+	// is usual for the machines.
 	HandshakeTimeout time.Duration
 	// PingTimeout is how long an agent may take to give a sign of life.
 	PingTimeout time.Duration
@@ -90,6 +100,18 @@ type Limits struct {
 	MaxWorkloadBytes int64 // artifact bytes of one workload
 }
 
+// Template is what each microVM gets.
+type Template struct {
+	VCPUs     int
+	MemoryMiB int
+	DiskMiB   int // of the disk that it writes to
+}
+
+// QEMU says how microVMs of QEMU work.
+type QEMU struct {
+	Accel string // kvm, tcg or auto
+}
+
 // The networks of a machine whose sandbox is os.
 const (
 	NoNetwork   = "none" // loopback of its own
@@ -116,7 +138,8 @@ func Default() Config {
 		Tags:                map[string]string{},
 		WorkloadTypes:       []nex.WorkloadType{nex.Native, nex.V8, nex.Wasm},
 		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$KV.>", "$O.>", "$NEX.>", "_INBOX.>"},
-		HandshakeTimeout:    5 * time.Second,
+		Template:            Template{VCPUs: 1, MemoryMiB: 256, DiskMiB: 1024},
+		QEMU:                QEMU{Accel: "auto"},
 		PingTimeout:         5 * time.Second,
 		ReplayWindow:        time.Minute,
 		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000, Restart: nex.Restart{Policy: nex.RestartNever, ResetMS: 10_000}},

@@ -23,6 +23,8 @@ import (
 //	machines/ID/  one per machine, removed with it
 //	workloads/    what the node has promised to run, a file each
 //	artifacts/    by SHA-256
+//	images/       what microVMs boot, a directory per image
+//	disks/        empty disks of microVMs, to be copied
 //	wasm/         compiled WebAssembly, a directory per namespace
 //	nats/         streams of the public NATS server
 //	replays       requests that were taken, until their claims expire
@@ -95,6 +97,8 @@ func (s *state) clear(groups *cgroup.Root) error {
 
 func (s *state) machines() string  { return filepath.Join(s.dir, "machines") }
 func (s *state) artifacts() string { return filepath.Join(s.dir, "artifacts") }
+func (s *state) images() string    { return filepath.Join(s.dir, "images") }
+func (s *state) disks() string     { return filepath.Join(s.dir, "disks") }
 func (s *state) compiled() string  { return filepath.Join(s.dir, "wasm") }
 func (s *state) server() string    { return filepath.Join(s.dir, "nats") }
 
