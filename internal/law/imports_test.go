@@ -101,7 +101,7 @@ func packagesFor(s source) ([]string, bool) {
 	}
 	allowed := strings.Fields(row)
 	if s.test {
-		allowed = append(allowed, s.pkg, "nextest", "rawclient")
+		allowed = append(allowed, s.pkg, "nextest", "rawclient", "machine/firecracker/fcemu")
 		for pkg := range mayImport {
 			if strings.HasPrefix(pkg, s.pkg+"/") {
 				allowed = append(allowed, pkg)

@@ -85,9 +85,7 @@ func (l *Launcher) Launch(ctx context.Context, id string) (machine.Machine, erro
 	}
 	link, err := b.run(ctx, m.Gone())
 	if err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
-		defer cancel()
-		gone := m.Destroy(ctx) // after which all that was printed is known
+		gone := end(ctx, m) // after which all that was printed is known
 		if said := m.LastLine(); said != "" {
 			err = fmt.Errorf("%w; the last it said is %q", err, said)
 		}
