@@ -31,10 +31,27 @@ import (
 // processor is emulated.
 const bootTime = 2 * time.Minute
 
-// newLauncher returns a launcher of emulated machines with a real image.
+// realFirecracker and realJailer name the real programs on a host with KVM: all
+// tests that boot run with them then.
+const realFirecracker, realJailer = "NEX_TEST_FIRECRACKER", "NEX_TEST_JAILER"
+
+// programs are those that tests boot with.
+func programs(t *testing.T) fcemu.Programs {
+	t.Helper()
+	p := fcemu.Programs{Firecracker: os.Getenv(realFirecracker), Jailer: os.Getenv(realJailer)}
+	if p.Firecracker == "" {
+		return fcemu.Install(t, nextest.Program(t, "qemu-system-x86_64"), "")
+	}
+	if _, err := Version(t.Context(), p.Firecracker); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// newLauncher returns a launcher of machines with a real image.
 func newLauncher(t *testing.T) *Launcher {
 	t.Helper()
-	p := fcemu.Install(t, nextest.Program(t, "qemu-system-x86_64"), "")
+	p := programs(t)
 	image := nextest.GuestImage(t, nextest.StaticAgent(t))
 	l := &Launcher{
 		Config: &microvm.Config{
@@ -49,7 +66,7 @@ func newLauncher(t *testing.T) *Launcher {
 		l.Groups = groups
 		t.Cleanup(groups.Close)
 	}
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 && p.Jailer != "" {
 		l.Jail = &Jail{Jailer: p.Jailer}
 	}
 	t.Cleanup(func() {
@@ -68,7 +85,7 @@ func eachKind(t *testing.T, test func(t *testing.T, l *Launcher)) {
 	t.Run("jail", func(t *testing.T) {
 		l := newLauncher(t)
 		if l.Jail == nil {
-			t.Skip("the jailer takes root")
+			t.Skip("the jailer takes root, and "+realJailer+" where "+realFirecracker+" is set")
 		}
 		test(t, l)
 	})
@@ -83,7 +100,7 @@ func eachKind(t *testing.T, test func(t *testing.T, l *Launcher)) {
 func fill(t *testing.T, l machine.Launcher, size int) *machine.Pool {
 	t.Helper()
 	p := machine.NewPool(machine.PoolConfig{
-		Launcher: l, Size: size, Hello: bootTime, Ping: time.Minute, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Launcher: l, Size: size, Hello: bootTime, Ping: 10 * time.Minute, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -285,7 +302,7 @@ func TestLaunchErrorsLeaveNothing(t *testing.T) {
 	}{
 		"no program":    {func(_ *testing.T, l *Launcher) { l.Firecracker += "-gone" }, "no such file"},
 		"no kernel":     {func(_ *testing.T, l *Launcher) { l.Kernel = "/nonexistent" }, "/nonexistent"},
-		"too many CPUs": {func(_ *testing.T, l *Launcher) { l.CPUs = 33 }, "vcpu_count"},
+		"too many CPUs": {func(_ *testing.T, l *Launcher) { l.CPUs = 33 }, "/machine-config"},
 		"no agent": {func(t *testing.T, l *Launcher) {
 			l.Boot = time.Millisecond
 		}, "agent_handshake_timeout_ms"},
