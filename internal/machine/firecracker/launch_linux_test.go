@@ -85,7 +85,7 @@ func eachKind(t *testing.T, test func(t *testing.T, l *Launcher)) {
 	t.Run("jail", func(t *testing.T) {
 		l := newLauncher(t)
 		if l.Jail == nil {
-			t.Skip("the jailer takes root, and "+realJailer+" where "+realFirecracker+" is set")
+			t.Skip("the jailer takes root, and " + realJailer + " where " + realFirecracker + " is set")
 		}
 		test(t, l)
 	})
