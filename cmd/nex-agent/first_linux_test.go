@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nex"
 	"nex/internal/guest"
 	"nex/internal/nextest"
 )
@@ -155,7 +154,7 @@ func (w *world) deploy(t *testing.T, id string, argv ...string) <-chan string {
 	sum := sha256.Sum256(program)
 	lines := make(chan string, 100)
 	err = w.client.Deploy(t.Context(), guest.Deploy{
-		ID: id, Namespace: "n", Name: "guest", File: "guest", Type: nex.Native, SHA256: hex.EncodeToString(sum[:]), Argv: argv,
+		ID: id, Namespace: "n", Name: "guest", File: "guest", Type: "native", SHA256: hex.EncodeToString(sum[:]), Argv: argv,
 	}, bytes.NewReader(program), guest.Sink{Log: func(_ slog.Level, text string) { lines <- text }, Exited: func(guest.Exit) {}})
 	if err != nil {
 		t.Fatal(err)
