@@ -134,13 +134,13 @@ func (c *Client) Undeploy(ctx context.Context, id string) error {
 	return err
 }
 
-// Ping asks the agent for a sign of life, and ends the link if there is none
-// within that time. A node that was itself stopped meanwhile learns nothing.
+// Ping tells the agent what time it is and asks it for a sign of life, and ends
+// the link if there is none within that time. A node that was itself stopped meanwhile learns nothing.
 func (c *Client) Ping(within time.Duration) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	if _, err := c.link.call(ctx, "", []byte{byte(methodPing)}, nil); errors.Is(err, context.DeadlineExceeded) && time.Since(begin) < within+absent {
+	if _, err := c.link.call(ctx, "", encodePing(begin), nil); errors.Is(err, context.DeadlineExceeded) && time.Since(begin) < within+absent {
 		c.link.fail(errHung)
 	}
 }

@@ -20,9 +20,10 @@ var mayImport = map[string]string{
 	"undo":     "",
 
 	// The guest's side: the agent runs engines, and alone knows which there are.
-	"cmd/nex-agent":      "agent confine guest",
+	"cmd/nex-agent":      "agent cgroup confine guest guestos",
 	"bench":              "nex",
 	"agent":              "guest hostsock runtime runtime/js runtime/js/quickjs runtime/js/v8 runtime/native runtime/wasm nex",
+	"guestos":            "confine",
 	"hostsock":           "runtime nex",
 	"runtime":            "nex",
 	"runtime/js":         "runtime nex",

@@ -63,8 +63,10 @@ func (g *Guest) watch(ping time.Duration, log *slog.Logger) {
 }
 
 // awaitEnd returns when the link has ended. Until then it asks the agent for
-// signs of life, and looks whether limits are met, if there are any.
+// signs of life, at once for the first time, since that sets the clock of a guest
+// that has its own; and looks whether limits are met, if there are any.
 func (g *Guest) awaitEnd(ping time.Duration) {
+	g.Ping(ping)
 	beat := time.NewTicker(pingEvery)
 	defer beat.Stop()
 	tick := time.NewTicker(lookAtLimits)
