@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -297,7 +296,11 @@ func TestKilledAgentIsReplaced(t *testing.T) {
 	r.call(t, "js.echo", nil)
 	old := agents(t, r.dir)
 	for _, pid := range old {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		p, err := os.FindProcess(pid)
+		if err == nil {
+			err = p.Kill()
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
