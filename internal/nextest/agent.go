@@ -9,18 +9,17 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"nex"
 	"nex/internal/agent"
 	"nex/internal/cgroup"
 	"nex/internal/confine"
 	"nex/internal/guest"
 	"nex/internal/machine"
+	"nex/internal/nextest/leaks"
 )
 
-// Main runs a package's tests and fails if they leave goroutines. The test
-// binary can also be a real agent: see [AgentPath].
+// Main runs a package's tests and fails if they leave anything: see package
+// leaks. The test binary can also be a real agent: see [AgentPath].
 func Main(m *testing.M) {
 	if code, was := agent.Shim(os.Args); was {
 		os.Exit(code)
@@ -28,11 +27,20 @@ func Main(m *testing.M) {
 	if filepath.Base(os.Args[0]) == machine.AgentName() {
 		os.Exit(RunAgent())
 	}
-	goleak.VerifyTestMain(m,
-		goleak.Cleanup(func(code int) { _ = os.RemoveAll(built.dir); os.Exit(code) }), // "" is nothing
-		// A JetStream context that has published leaves this behind when its
-		// connection closes first.
-		goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+	os.Exit(Run(m))
+}
+
+// Run is [Main] without the agent, for a TestMain that has more to do. It returns
+// the exit code.
+func Run(m leaks.Tests) int { return leaks.Run(tests{m}) }
+
+// tests remove what was built for them.
+type tests struct{ leaks.Tests }
+
+func (t tests) Run() int {
+	code := t.Tests.Run()
+	_ = os.RemoveAll(built.dir) // "" is nothing
+	return code
 }
 
 // AgentPath returns an executable that is a real agent: this test binary under
