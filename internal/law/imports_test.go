@@ -56,7 +56,7 @@ var mayImport = map[string]string{
 	"nextest/liar":  "",
 
 	// A test of all of it, whose processes are nodes and agents too.
-	"test/chaos": "config machine nextest node nex",
+	"test/chaos": "config machine nextest nextest/liar node nex",
 }
 
 // onlyImporter says which package alone may import a library, so that the rest

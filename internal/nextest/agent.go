@@ -64,6 +64,9 @@ func RunAgent() int {
 	if code, was := agent.Shim(os.Args); was {
 		return code
 	}
+	if name, lies := takeLie(); lies {
+		return runLiar(name)
+	}
 	err := confine.Main(func(box confine.Sandbox) error {
 		dir, err := os.Getwd()
 		if err != nil {
@@ -98,6 +101,8 @@ type FakeLauncher struct {
 	Fail func() error
 	// Silent agents never say hello.
 	Silent bool
+	// Agent, if set, is the whole agent of each machine in place of Handler.
+	Agent func(ctx context.Context, link net.Conn)
 
 	mu    sync.Mutex
 	boots []*FakeMachine
@@ -128,6 +133,10 @@ func (l *FakeLauncher) Launch(_ context.Context, id string) (machine.Machine, er
 		if l.Silent {
 			<-ctx.Done()
 			_ = far.Close() // a pipe's Close returns nil
+			return
+		}
+		if l.Agent != nil {
+			l.Agent(ctx, far)
 			return
 		}
 		_ = guest.NewServer(far, l.Handler(id)).Run(ctx, guest.Hello{Version: "fake"}) // how the link ended is the node's to judge
