@@ -64,13 +64,12 @@ func Greet(ctx context.Context, conn net.Conn) (*Client, error) {
 	c.link = newLink(conn, c.serve, c.notice)
 	c.link.guarded = true
 	c.link.blame = c.blame
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }) // fails only on a closed conn
+	// Closing ends every wait; a deadline does not end one for pipes that has begun.
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	hello, err := readHello(c.link)
-	if !stop() { // the deadline is set, or about to be
-		err = fmt.Errorf("wait for the agent's hello: %w", ctx.Err())
-	}
-	if err == nil {
-		err = conn.SetReadDeadline(time.Time{})
+	if !stop() { // it is closed, or about to be
+		_ = conn.Close()
+		return nil, fmt.Errorf("wait for the agent's hello: %w", ctx.Err())
 	}
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
