@@ -11,14 +11,13 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rs/xid"
 	"golang.org/x/sys/unix"
 )
 
 // stock is what there is at one time.
 type stock struct {
-	files  map[string]string // what each file descriptor is
-	groups map[string]bool   // control groups of machines, anybody's
-	idle   map[string]bool   // those that have come since and had no process in any look; nil before the first
+	files map[string]string // what each file descriptor is
 }
 
 // takeStock notes what there is before the tests.
@@ -28,9 +27,8 @@ func takeStock() (stock, error) {
 		return stock{}, err
 	}
 	_, _ = r.Close(), w.Close() // nothing was written
-	s := stock{groups: groups()}
-	s.files, err = descriptors()
-	return s, err
+	files, err := descriptors()
+	return stock{files}, err
 }
 
 // left says what has come since and is still there. dir has the tests' temporary
@@ -57,7 +55,7 @@ func (s *stock) left(dir string) (left []string) {
 			left = append(left, "the mount "+fields[1])
 		}
 	}
-	return append(left, s.leftGroups()...)
+	return append(left, groups()...)
 }
 
 // descriptors lists the open files of this process.
@@ -146,46 +144,19 @@ func inside(proc, dir string) bool {
 
 func within(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
-// groups lists the control groups of machines, which are all below one of this name.
-func groups() map[string]bool {
-	found := map[string]bool{}
+// groups lists the control groups of machines that this process named. They are all
+// below one group, also those of other tests that run at the same time; but a
+// machine's id says what process it is from.
+func groups() (left []string) {
+	own := xid.New().Pid()
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && filepath.Base(filepath.Dir(path)) == "nex" {
-			found[path] = true
-			return fs.SkipDir
+		if err != nil || !d.IsDir() || filepath.Base(filepath.Dir(path)) != "nex" {
+			return nil // what has gone is not there
 		}
-		return nil // what has gone is not there
+		if id, err := xid.FromString(d.Name()); err == nil && id.Pid() == own {
+			left = append(left, "the control group "+path)
+		}
+		return fs.SkipDir
 	})
-	return found
-}
-
-// leftGroups lists groups that have come since and in which there was no process
-// whenever it looked: those of other tests, which run at the same time, have their agent in
-// them but for a moment.
-func (s *stock) leftGroups() (left []string) {
-	idle := map[string]bool{}
-	for path := range groups() {
-		if !s.groups[path] && (s.idle == nil || s.idle[path]) && empty(path) {
-			idle[path] = true
-		}
-	}
-	s.idle = idle
-	for _, path := range slices.Sorted(maps.Keys(idle)) {
-		left = append(left, "the control group "+path)
-	}
 	return left
-}
-
-func empty(group string) bool {
-	none := true
-	_ = filepath.WalkDir(group, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Name() != "cgroup.procs" {
-			return nil
-		}
-		if list, err := os.ReadFile(path); err != nil || len(list) > 0 {
-			none = false
-		}
-		return nil
-	})
-	return none
 }
