@@ -214,3 +214,24 @@ func TestAgentsThatSayNothingAreGivenUp(t *testing.T) {
 		}
 	})
 }
+
+// TestClockIsToldAtOnce and then again and again: a guest's own may be wrong from
+// the start, and stands still while the guest does.
+func TestClockIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := make(chan time.Time, 10)
+		l := fake()
+		l.Clock = func(now time.Time) { told <- now }
+		begin := time.Now()
+		g, err := fill(t, l, 0).Take(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Release()
+		for _, after := range []time.Duration{0, 5 * time.Second, 10 * time.Second} {
+			if now := nextest.Await(t, told, "the time"); !now.Equal(begin.Add(after)) || time.Since(begin) != after {
+				t.Errorf("told %s after %s, want %s", now, time.Since(begin), begin.Add(after))
+			}
+		}
+	})
+}

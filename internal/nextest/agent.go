@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -90,6 +91,8 @@ type FakeLauncher struct {
 	Fail func() error
 	// Silent agents never say hello.
 	Silent bool
+	// Clock, if set, hears what time it is at the node.
+	Clock func(time.Time)
 
 	mu    sync.Mutex
 	boots []*FakeMachine
@@ -122,7 +125,9 @@ func (l *FakeLauncher) Launch(_ context.Context, id string) (machine.Machine, er
 			_ = far.Close() // a pipe's Close returns nil
 			return
 		}
-		_ = guest.NewServer(far, l.Handler(id)).Run(ctx, guest.Hello{Version: "fake"}) // how the link ended is the node's to judge
+		s := guest.NewServer(far, l.Handler(id))
+		s.Clock = l.Clock
+		_ = s.Run(ctx, guest.Hello{Version: "fake"}) // how the link ended is the node's to judge
 	}()
 	l.mu.Lock()
 	defer l.mu.Unlock()
