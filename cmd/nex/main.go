@@ -99,6 +99,7 @@ func run(ctx context.Context, p *process, args []string, stdout, stderr io.Write
 	c.addEvents(ctx, app)
 	c.addNode(ctx, app)
 	c.addImage(ctx, app)
+	c.addRootfs(ctx, app)
 	c.addLameDuck(ctx, app)
 	c.addVersion(app)
 
