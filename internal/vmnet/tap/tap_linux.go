@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -23,6 +24,7 @@ import (
 // Network Interface has it, and returns the exit code. Errors go to stdout, as
 // JSON; results too.
 func Run(stdout io.Writer) int {
+	runtime.LockOSThread() // whose network namespace changes
 	funcs := skel.CNIFuncs{Add: add, Del: del, Check: check}
 	about := "nex: a tap device for a microVM, and all frames of an interface redirected to it"
 	if err := skel.PluginMainFuncsWithError(funcs, version.All, about); err != nil {
@@ -280,7 +282,7 @@ func redirectsTo(filters []netlink.Filter, index int) bool {
 }
 
 // within runs work in a network namespace. The process is the plugin, which ends
-// after one call; skel has locked its thread.
+// after one call; its goroutine stays on one thread.
 func within(path string, work func() error) error {
 	home, err := netns.Get()
 	if err != nil {
