@@ -11,15 +11,16 @@ import (
 // root package; packages below internal go by the rest of their path.
 var mayImport = map[string]string{
 	// The public contract, and what stands on nothing else.
-	"cgroup":    "nex",
-	"nex":       "",
-	"confine":   "nex",
-	"keyfile":   "",
-	"law":       "",
-	"sdnotify":  "",
-	"undo":      "",
-	"vmnet":     "vmnet/tap",
-	"vmnet/tap": "",
+	"cgroup":        "nex",
+	"nex":           "",
+	"confine":       "nex",
+	"keyfile":       "",
+	"law":           "",
+	"sdnotify":      "",
+	"undo":          "",
+	"vmnet":         "vmnet/forward vmnet/tap",
+	"vmnet/forward": "",
+	"vmnet/tap":     "",
 
 	// The guest's side: the agent runs engines, and alone knows which there are.
 	"cmd/nex-agent":      "agent confine guest",
@@ -37,7 +38,7 @@ var mayImport = map[string]string{
 	"guest": "nex",
 
 	// The node's side. Workloads know guests, never the machines around them.
-	"cmd/nex":             "config keyfile node preflight rootfs sdnotify vmnet/tap nex",
+	"cmd/nex":             "config keyfile node preflight rootfs sdnotify vmnet/forward vmnet/tap nex",
 	"node":                "artifact cgroup config confine control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu sdnotify undo vmnet workload nex",
 	"config":              "hostsvc nex",
 	"control":             "nex",

@@ -60,7 +60,17 @@ type booted struct{ path string }
 // boot connects a namespace to the tap of a card.
 func boot(t *testing.T, nic *NIC) *booted {
 	t.Helper()
-	g := &booted{path: filepath.Join(netnsDir, "guest-"+filepath.Base(nic.NetNS))}
+	outer, err := OpenTap(nic, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plug(t, filepath.Base(nic.NetNS), outer, nic)
+}
+
+// plug connects a namespace to a cable, of which a read or a write is a frame.
+func plug(t *testing.T, name string, cable *os.File, nic *NIC) *booted {
+	t.Helper()
+	g := &booted{path: filepath.Join(netnsDir, "guest-"+name)}
 	if err := makeNetNS(g.path); err != nil {
 		t.Fatal(err)
 	}
@@ -69,12 +79,8 @@ func boot(t *testing.T, nic *NIC) *booted {
 			t.Error(err)
 		}
 	})
-	outer, err := OpenTap(nic, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = Within(g.path, func() error {
-		return netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "eth0", HardwareAddr: nic.MAC}, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_ONE_QUEUE})
+	err := Within(g.path, func() error {
+		return netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_ONE_QUEUE})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -99,11 +105,11 @@ func boot(t *testing.T, nic *NIC) *booted {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	for _, pair := range [][2]*os.File{{outer, inner}, {inner, outer}} {
+	for _, pair := range [][2]*os.File{{cable, inner}, {inner, cable}} {
 		wg.Go(func() { io.CopyBuffer(onlyWriter{pair[0]}, onlyReader{pair[1]}, make([]byte, 65536)) })
 	}
 	t.Cleanup(func() {
-		outer.Close()
+		cable.Close()
 		inner.Close()
 		wg.Wait()
 	})

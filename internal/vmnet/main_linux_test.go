@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"nex/internal/vmnet/forward"
 	"nex/internal/vmnet/tap"
 )
 
@@ -23,6 +24,12 @@ const insideVariable = "NEX_TEST_INSIDE"
 func TestMain(m *testing.M) {
 	if tap.Called(os.Args[0], os.Getenv("CNI_COMMAND")) {
 		os.Exit(tap.Run(os.Stdout))
+	}
+	if address, ok := forward.Called(os.Args); ok {
+		if err := forward.Run(os.Stdin, os.Stdout, address); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	switch {
 	case os.Getenv(insideVariable) != "":
