@@ -44,10 +44,16 @@ func main() {
 		}
 		fmt.Println("locked")
 		forever()
+	case "panic": // of the kernel
+		fmt.Println("panic:", os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0))
+		forever()
 	case "read":
 		_, err := os.ReadFile(os.Args[2])
 		fmt.Println("read:", err)
 		forever()
+	case "leave":
+		fmt.Println("leaving")
+		os.Exit(3)
 	case "wait":
 		forever()
 	default:
