@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"time"
 
@@ -87,10 +88,23 @@ type Config struct {
 	PublicServer *PublicServer
 	// Autostart are the workloads that the node starts itself.
 	Autostart []Autostart
+	// CNI is the network of microVMs, and Egress what services in them may reach, nil
+	// for what they need; see package vmnet for both.
+	CNI    CNI
+	Egress []string
 	// Host says what host services there are, and HostAccess which NATS is
 	// behind them, nil for the node's own.
 	Host       hostsvc.Config
 	HostAccess *nex.NATSAccess
+}
+
+// CNI says how the network of microVMs is made. What is zero is vmnet's default.
+type CNI struct {
+	BinPath       []string // directories of plugins
+	InterfaceName string
+	NetworkName   string
+	Subnet        netip.Prefix
+	Nameservers   []netip.Addr
 }
 
 // Limits bound what a node takes. 0 is unlimited.

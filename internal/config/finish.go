@@ -61,6 +61,9 @@ func (d draft) finish() (Config, error) {
 	if err := signers("admin_issuers", d.AdminIssuers); err != nil {
 		return Config{}, err
 	}
+	if err := network(cfg); err != nil {
+		return Config{}, err
+	}
 	if err := cfg.Host.Validate(); err != nil {
 		return Config{}, err
 	}

@@ -88,11 +88,12 @@ func nodeKeys() []Key {
 		{"rootfs_path", Text, Alias, "rootfs_filepath", nil},
 
 		// Network of the machines
-		{"cni.bin_path", Texts, Later, "directories of the CNI plugins", nil},
-		{"cni.interface_name", Text, Later, "network interface inside a microVM", nil},
-		{"cni.network_name", Text, Later, "name of the CNI configuration", nil},
-		{"cni.subnet", Text, Later, "network of the microVMs, as in 192.168.127.0/24", nil},
-		{"cni.nameservers", Texts, Later, "name servers of the microVMs", nil},
+		{"cni.bin_path", Texts, Works, "directories of the CNI plugins ptp and host-local (default PATH, /opt/cni/bin and /usr/lib/cni)", func(d *draft) any { return &d.CNI.BinPath }},
+		{"cni.interface_name", Text, Works, "the plugins' interface in a microVM's network namespace (default veth0)", func(d *draft) any { return &d.CNI.InterfaceName }},
+		{"cni.network_name", Text, Works, "name of the network; /etc/cni/conf.d/NAME.conflist is taken if it exists (default fcnet)", func(d *draft) any { return &d.CNI.NetworkName }},
+		{"cni.subnet", Text, Works, "network of the microVMs; its first address is the host's (default 192.168.127.0/24)", func(d *draft) any { return &d.CNI.Subnet }},
+		{"cni.nameservers", Texts, Works, "name servers of the microVMs (default those of the host that they can reach)", func(d *draft) any { return &d.CNI.Nameservers }},
+		{"egress.allow", Texts, Works, `what services in microVMs may reach: "nats", "dns", or HOST:PORT as in "10.0.0.0/8:5432" (default nats and dns)`, func(d *draft) any { return &d.Egress }},
 		{"internal_node_host", Text, Never, "node and agents talk over a private stream, there is no internal NATS", nil},
 		{"internal_node_port", Natural, Never, "node and agents talk over a private stream, there is no internal NATS", nil},
 		{"preserve_network", Bool, Never, "a network reset removes only what the node made", nil},

@@ -42,7 +42,7 @@ var mayImport = map[string]string{
 	// The node's side. Workloads know guests, never the machines around them.
 	"cmd/nex":             "config image keyfile node preflight rootfs sdnotify vmnet/forward vmnet/tap nex",
 	"node":                "artifact cgroup config confine control guest hostsvc image keyfile machine machine/firecracker machine/microvm machine/qemu sdnotify undo vmnet workload nex",
-	"config":              "hostsvc nex",
+	"config":              "hostsvc vmnet nex",
 	"control":             "nex",
 	"workload":            "artifact guest undo nex",
 	"machine":             "cgroup confine guest undo nex",

@@ -95,8 +95,8 @@ func (c Config) complete() (Config, error) {
 		c.Nameservers = hostNameservers(resolvConf)
 	}
 	for _, a := range c.Nameservers {
-		if err := reachable(a); err != nil {
-			return Config{}, fmt.Errorf("name server %s: %w", a, err)
+		if err := CheckNameserver(a); err != nil {
+			return Config{}, fmt.Errorf("name servers: %w", err)
 		}
 	}
 	if c.NATS == "" {
@@ -115,6 +115,9 @@ func CheckSubnet(p netip.Prefix) error {
 	}
 	return reachable(p.Masked().Addr())
 }
+
+// CheckNameserver tells why guests cannot have a name server.
+func CheckNameserver(a netip.Addr) error { return reachable(a) }
 
 // gateway returns the host's address in the subnet, its first.
 func (c Config) gateway() netip.Addr { return c.Subnet.Addr().Next() }
