@@ -49,6 +49,11 @@ type Config struct {
 	Template Template
 	// QEMU says how microVMs of QEMU work.
 	QEMU QEMU
+	// Jailer confines Firecracker.
+	Jailer Jailer
+	// RateLimiters bound the disk, and each direction of the network, of each microVM
+	// of Firecracker.
+	RateLimiters RateLimiters
 	// BinPath are directories where programs of microVMs are looked for before PATH.
 	BinPath []string
 	// ResourceDir is where what microVMs boot is, "" for the node's own image; Kernel,
@@ -125,6 +130,21 @@ type Template struct {
 type QEMU struct {
 	Accel string // kvm, tcg or auto
 }
+
+// Jailer says how Firecracker is confined by the jailer that comes with it.
+type Jailer struct {
+	Off        bool
+	UID, GID   int      // 0 for others in each machine
+	ChrootBase string   // "" for the directories of machines
+	Cgroup     []string // as in cpuset.cpus=0-3
+}
+
+// RateLimiters bound what a device moves.
+type RateLimiters struct{ Bandwidth, IOPS Bucket }
+
+// Bucket holds Size tokens, bytes or operations, and has as many again after RefillTime
+// milliseconds. OneTimeBurst comes before that, once. The zero Bucket is no bound.
+type Bucket struct{ OneTimeBurst, RefillTime, Size int }
 
 // The networks of a machine whose sandbox is os.
 const (

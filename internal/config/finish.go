@@ -18,6 +18,7 @@ type draft struct {
 	Config
 	sandbox    *nex.Sandbox
 	noSandbox  *bool
+	jailer     *bool // nil is not given
 	hostAccess nex.NATSAccess
 }
 
@@ -34,6 +35,7 @@ func (d draft) finish() (Config, error) {
 	if n := cfg.OSNetwork; n != NoNetwork && n != HostNetwork {
 		return Config{}, fmt.Errorf(`"os_sandbox": {"network": %q} cannot be; choose none or host`, n)
 	}
+	cfg.Jailer.Off = d.jailer != nil && !*d.jailer
 	if err := cfg.checkMicroVMs(); err != nil {
 		return Config{}, err
 	}
@@ -96,6 +98,14 @@ func (c Config) checkMicroVMs() error {
 	} {
 		if n.n < n.least || n.n > n.most {
 			return fmt.Errorf(`"machine_template": {%q: %d} cannot be; it is from %d to %d`, n.name, n.n, n.least, n.most)
+		}
+	}
+	for _, b := range []struct {
+		name string
+		Bucket
+	}{{"bandwidth", c.RateLimiters.Bandwidth}, {"iops", c.RateLimiters.IOPS}} {
+		if b.Bucket != (Bucket{}) && (b.Size == 0 || b.RefillTime == 0) {
+			return fmt.Errorf(`"rate_limiters.%s" needs "size" and "refill_time", both above 0`, b.name)
 		}
 	}
 	return nil

@@ -3,12 +3,16 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"nex"
 	"nex/internal/cgroup"
+	"nex/internal/config"
 	"nex/internal/image"
+	"nex/internal/machine/firecracker"
 	"nex/internal/machine/microvm"
 	"nex/internal/machine/qemu"
 )
@@ -21,10 +25,26 @@ func newMicroVMs(ctx context.Context, cfg Config, state *state, groups *cgroup.R
 	if err != nil {
 		return nil, fmt.Errorf("sandbox %q does not work: %w; make what microVMs boot with nex image build, or name its directory in \"default_resource_dir\"; or %s", want, err, instead)
 	}
-	if want == nex.SandboxFirecracker {
-		return nil, nex.Errorf(nex.Unsupported, "sandbox %q is not available in this build: set \"sandbox\": \"qemu\", or %s", want, instead)
+	var s *sandbox
+	switch want {
+	case nex.SandboxFirecracker:
+		s, err = newFirecracker(ctx, cfg, base)
+	case nex.SandboxQEMU:
+		s, err = newQEMU(ctx, cfg, base)
+	default:
+		if s, err = newFirecracker(ctx, cfg, base); err == nil {
+			break
+		}
+		if !errors.Is(err, firecracker.ErrMissing) {
+			cfg.Log.Warn("Firecracker does not work on this host, QEMU is tried", "error", err)
+		}
+		var second error
+		if s, second = newQEMU(ctx, cfg, base); second != nil {
+			err = errors.Join(err, second)
+		} else {
+			err = nil
+		}
 	}
-	s, err := newQEMU(ctx, cfg, base)
 	if err != nil {
 		return nil, fmt.Errorf("sandbox %q does not work on this host: %w; or %s", want, err, instead)
 	}
@@ -58,6 +78,9 @@ func newQEMU(ctx context.Context, cfg Config, base *microvm.Config) (*sandbox, e
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Settings.RateLimiters != (config.RateLimiters{}) {
+		cfg.Log.Warn("rate_limiters has no effect: QEMU runs the machines, not Firecracker")
+	}
 	l := &qemu.Launcher{Config: base, Program: program}
 	cause, err := l.Choose(ctx, qemu.Accel(cfg.Settings.QEMU.Accel))
 	if err != nil {
@@ -75,4 +98,50 @@ func newQEMU(ctx context.Context, cfg Config, base *microvm.Config) (*sandbox, e
 	}
 	cfg.Log.Info("Workloads run in microVMs", attributes...)
 	return made, nil
+}
+
+func newFirecracker(ctx context.Context, cfg Config, base *microvm.Config) (*sandbox, error) {
+	s := cfg.Settings
+	program, version, err := firecracker.Find(ctx, s.BinPath)
+	if err != nil {
+		return nil, err
+	}
+	limit := rateLimiter(s.RateLimiters)
+	l := &firecracker.Launcher{
+		Config: base, Firecracker: program, DriveLimit: limit, NetworkLimit: limit,
+		Boot: cmp.Or(s.HandshakeTimeout, usualHello),
+	}
+	attributes := []any{"vmm", "Firecracker " + version, "kernel", base.Kernel, "rootfs", base.RootFS}
+	switch {
+	case os.Geteuid() == 0 && !s.Jailer.Off:
+		l.Jail = &firecracker.Jail{UID: s.Jailer.UID, GID: s.Jailer.GID, ChrootBase: s.Jailer.ChrootBase, Cgroup: s.Jailer.Cgroup}
+		if l.Jail.Jailer, err = firecracker.FindJailer(ctx, program, version, s.BinPath); err != nil {
+			return nil, err
+		}
+		if err := l.Jail.Check(base.Groups.Kind()); err != nil {
+			return nil, err
+		}
+		attributes = append(attributes, "jailer", l.Jail.Jailer)
+	default:
+		cfg.Log.Warn("Firecracker runs without its jailer, as this user; the jailer takes root")
+	}
+	if err := l.Probe(ctx); err != nil {
+		return nil, err
+	}
+	cfg.Log.Info("Workloads run in microVMs", attributes...)
+	return &sandbox{launcher: l, kind: nex.SandboxFirecracker, vmm: "Firecracker " + version, limits: cgroup.Guest, hello: usualHello}, nil
+}
+
+// rateLimiter is what the configuration says, nil for no bounds.
+func rateLimiter(r config.RateLimiters) *firecracker.RateLimiter {
+	if r == (config.RateLimiters{}) {
+		return nil
+	}
+	bucket := func(b config.Bucket) *firecracker.TokenBucket {
+		if b == (config.Bucket{}) {
+			return nil
+		}
+		return &firecracker.TokenBucket{OneTimeBurst: int64(b.OneTimeBurst), RefillTime: int64(b.RefillTime), Size: int64(b.Size)}
+	}
+	return &firecracker.RateLimiter{Bandwidth: bucket(r.Bandwidth), Ops: bucket(r.IOPS)}
 }

@@ -26,11 +26,15 @@ import (
 
 	"nex"
 	"nex/internal/config"
+	"nex/internal/machine/firecracker/fcemu"
 	"nex/internal/nextest"
 	"nex/internal/node"
 )
 
 func TestMain(m *testing.M) {
+	if code, was := fcemu.Shim(os.Args); was {
+		os.Exit(code)
+	}
 	if os.Getenv(serviceVariable) != "" {
 		os.Exit(beService())
 	}
@@ -71,6 +75,14 @@ func newRig(t *testing.T, s config.Config) *rig {
 
 func newRigOn(t *testing.T, srv *server.Server, s config.Config) *rig {
 	t.Helper()
+	r := newClient(t, srv)
+	r.node, r.end = runNode(t, srv.ClientURL(), r.dir, s)
+	return r
+}
+
+// newClient is a rig without a node.
+func newClient(t *testing.T, srv *server.Server) *rig {
+	t.Helper()
 	r := &rig{nc: nextest.Connect(t, srv), dir: t.TempDir(), events: make(chan nex.Event, 10_000)}
 	sub, err := r.nc.Subscribe("$NEX.events.>", func(m *nats.Msg) {
 		if e, err := nex.ParseEvent(m.Subject, m.Data); err == nil {
@@ -86,7 +98,6 @@ func newRigOn(t *testing.T, srv *server.Server, s config.Config) *rig {
 	}
 	r.keys.Issuer, _ = nkeys.CreateAccount()
 	r.keys.Sender, _ = nkeys.CreateCurveKeys()
-	r.node, r.end = runNode(t, srv.ClientURL(), r.dir, s)
 	return r
 }
 

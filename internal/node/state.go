@@ -14,6 +14,7 @@ import (
 
 	"nex/internal/cgroup"
 	"nex/internal/keyfile"
+	"nex/internal/machine/firecracker"
 )
 
 // state is a node's directory:
@@ -88,6 +89,11 @@ func (s *state) clear(groups *cgroup.Root) error {
 	}
 	if err := groups.Sweep(ctx, ids...); err != nil {
 		return err
+	}
+	for _, id := range ids {
+		if err := firecracker.Sweep(ctx, filepath.Join(s.machines(), id)); err != nil {
+			return err
+		}
 	}
 	if err := os.RemoveAll(s.machines()); err != nil {
 		return err
