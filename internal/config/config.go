@@ -128,7 +128,8 @@ type Template struct {
 
 // QEMU says how microVMs of QEMU work.
 type QEMU struct {
-	Accel string // kvm, tcg or auto
+	Accel   string // kvm, tcg or auto
+	Network string // tap, user, none or auto
 }
 
 // Jailer says how Firecracker is confined by the jailer that comes with it.
@@ -173,7 +174,7 @@ func Default() Config {
 		WorkloadTypes:       []nex.WorkloadType{nex.Native, nex.V8, nex.Wasm},
 		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$KV.>", "$O.>", "$NEX.>", "_INBOX.>"},
 		Template:            Template{VCPUs: 1, MemoryMiB: 256, DiskMiB: 1024},
-		QEMU:                QEMU{Accel: "auto"},
+		QEMU:                QEMU{Accel: "auto", Network: "auto"},
 		PingTimeout:         5 * time.Second,
 		ReplayWindow:        time.Minute,
 		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000, Restart: nex.Restart{Policy: nex.RestartNever, ResetMS: 10_000}},

@@ -89,6 +89,9 @@ func (c Config) checkMicroVMs() error {
 	if !slices.Contains([]string{"kvm", "tcg", "auto"}, c.QEMU.Accel) {
 		return fmt.Errorf(`"qemu": {"accel": %q} cannot be; choose kvm, tcg or auto`, c.QEMU.Accel)
 	}
+	if !slices.Contains([]string{"tap", "user", "none", "auto"}, c.QEMU.Network) {
+		return fmt.Errorf(`"qemu": {"network": %q} cannot be; choose tap, user, none or auto`, c.QEMU.Network)
+	}
 	for _, n := range []struct {
 		name           string
 		n, least, most int

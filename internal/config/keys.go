@@ -81,6 +81,7 @@ func nodeKeys() []Key {
 		{"jailer.chroot_base", Text, Works, "directory for the root directories of machines (default in the state directory)", func(d *draft) any { return &d.Jailer.ChrootBase }},
 		{"jailer.cgroup", Texts, Works, "settings of cgroups of version 1 that the jailer makes, as in cpuset.cpus=0-3", func(d *draft) any { return &d.Jailer.Cgroup }},
 		{"qemu.accel", Text, Works, "how QEMU runs the processor of a microVM: kvm, tcg (emulated, slower) or auto (default auto: kvm where it works)", func(d *draft) any { return &d.QEMU.Accel }},
+		{"qemu.network", Text, Works, "network of QEMU's microVMs: tap (takes root), user (QEMU's own), none or auto (default auto: tap where it works, else user)", func(d *draft) any { return &d.QEMU.Network }},
 		{"bin_path", Texts, Works, "directories where programs of microVMs are looked for, before PATH", func(d *draft) any { return &d.BinPath }},
 		{"default_resource_dir", Text, Works, "directory of vmlinux, initramfs and rootfs.ext4 (default: the image that nex image build made)", func(d *draft) any { return &d.ResourceDir }},
 		{"kernel_filepath", Text, Works, "kernel of a microVM (default: vmlinux there)", func(d *draft) any { return &d.Kernel }},
