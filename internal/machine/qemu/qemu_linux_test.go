@@ -21,9 +21,9 @@ const bootTime = 2 * time.Minute
 
 // launcher makes machines whose processors are emulated, with their directories in
 // dir.
-func launcher(t *testing.T, dir string, groups *cgroup.Root) *qemu.Launcher {
+func launcher(t testing.TB, dir string, groups *cgroup.Root, agent string) *qemu.Launcher {
 	t.Helper()
-	image := nextest.GuestImage(t, nextest.StaticAgent(t))
+	image := nextest.GuestImage(t, agent)
 	l := &qemu.Launcher{
 		Config: &microvm.Config{
 			Kernel: filepath.Join(image, "vmlinux"), Initramfs: filepath.Join(image, "initramfs"), RootFS: filepath.Join(image, "rootfs.ext4"),
@@ -44,7 +44,9 @@ func TestLaunchers(t *testing.T) {
 	t.Cleanup(groups.Close)
 	nextest.Launchers(t, nextest.Machines{
 		Boot: bootTime, Boots: 3, Kernel: true,
-		New: func(t *testing.T, dir string) machine.Launcher { return launcher(t, dir, groups) },
+		New: func(t *testing.T, dir string) machine.Launcher {
+			return launcher(t, dir, groups, nextest.StaticAgent(t))
+		},
 		Sweep: func(t *testing.T, dir string) {
 			left, err := os.ReadDir(dir)
 			if err != nil {
