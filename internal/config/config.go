@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"time"
 
@@ -92,10 +93,23 @@ type Config struct {
 	PublicServer *PublicServer
 	// Autostart are the workloads that the node starts itself.
 	Autostart []Autostart
+	// CNI is the network of microVMs, and Egress what services in them may reach, nil
+	// for what they need; see package vmnet for both.
+	CNI    CNI
+	Egress []string
 	// Host says what host services there are, and HostAccess which NATS is
 	// behind them, nil for the node's own.
 	Host       hostsvc.Config
 	HostAccess *nex.NATSAccess
+}
+
+// CNI says how the network of microVMs is made. What is zero is vmnet's default.
+type CNI struct {
+	BinPath       []string // directories of plugins
+	InterfaceName string
+	NetworkName   string
+	Subnet        netip.Prefix
+	Nameservers   []netip.Addr
 }
 
 // Limits bound what a node takes. 0 is unlimited.
@@ -114,7 +128,8 @@ type Template struct {
 
 // QEMU says how microVMs of QEMU work.
 type QEMU struct {
-	Accel string // kvm, tcg or auto
+	Accel   string // kvm, tcg or auto
+	Network string // tap, user, none or auto
 }
 
 // Jailer says how Firecracker is confined by the jailer that comes with it.
@@ -159,7 +174,7 @@ func Default() Config {
 		WorkloadTypes:       []nex.WorkloadType{nex.Native, nex.V8, nex.Wasm},
 		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$KV.>", "$O.>", "$NEX.>", "_INBOX.>"},
 		Template:            Template{VCPUs: 1, MemoryMiB: 256, DiskMiB: 1024},
-		QEMU:                QEMU{Accel: "auto"},
+		QEMU:                QEMU{Accel: "auto", Network: "auto"},
 		PingTimeout:         5 * time.Second,
 		ReplayWindow:        time.Minute,
 		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000, Restart: nex.Restart{Policy: nex.RestartNever, ResetMS: 10_000}},

@@ -63,6 +63,9 @@ func (d draft) finish() (Config, error) {
 	if err := signers("admin_issuers", d.AdminIssuers); err != nil {
 		return Config{}, err
 	}
+	if err := network(cfg); err != nil {
+		return Config{}, err
+	}
 	if err := cfg.Host.Validate(); err != nil {
 		return Config{}, err
 	}
@@ -85,6 +88,9 @@ const (
 func (c Config) checkMicroVMs() error {
 	if !slices.Contains([]string{"kvm", "tcg", "auto"}, c.QEMU.Accel) {
 		return fmt.Errorf(`"qemu": {"accel": %q} cannot be; choose kvm, tcg or auto`, c.QEMU.Accel)
+	}
+	if !slices.Contains([]string{"tap", "user", "none", "auto"}, c.QEMU.Network) {
+		return fmt.Errorf(`"qemu": {"network": %q} cannot be; choose tap, user, none or auto`, c.QEMU.Network)
 	}
 	for _, n := range []struct {
 		name           string

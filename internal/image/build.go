@@ -116,7 +116,7 @@ func (o Options) rootfs(ctx context.Context, dir string, i *Image) error {
 	if i.Agent.SHA256, err = fileDigest(ctx, o.Agent); err != nil {
 		return err
 	}
-	i.Agent.Version = agentVersion(ctx, o.Agent)
+	i.Agent.Version = AgentVersion(ctx, o.Agent)
 	i.Rootfs.Source = "minimal"
 	size := o.Size
 	if size == 0 {
@@ -126,14 +126,14 @@ func (o Options) rootfs(ctx context.Context, dir string, i *Image) error {
 		}
 		size = info.Size() + info.Size()/32 + 1<<20
 	}
-	if _, err = rootfs.Build(ctx, rootfs.Options{Agent: o.Agent, Size: size, Output: to}); err != nil {
+	if _, err = rootfs.Build(ctx, rootfs.Options{Agent: o.Agent, AgentVersion: i.Agent.Version, Size: size, Output: to}); err != nil {
 		return err
 	}
 	return os.Chmod(to, fileMode)
 }
 
-// agentVersion returns what the agent says its version is, "" if it cannot run here.
-func agentVersion(ctx context.Context, path string) string {
+// AgentVersion returns what the agent says its version is, "" if it cannot run here.
+func AgentVersion(ctx context.Context, path string) string {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	path, err := filepath.Abs(path)

@@ -11,13 +11,16 @@ import (
 // root package; packages below internal go by the rest of their path.
 var mayImport = map[string]string{
 	// The public contract, and what stands on nothing else.
-	"cgroup":   "nex",
-	"nex":      "",
-	"confine":  "nex",
-	"keyfile":  "",
-	"law":      "",
-	"sdnotify": "",
-	"undo":     "",
+	"cgroup":        "nex",
+	"nex":           "",
+	"confine":       "nex",
+	"keyfile":       "",
+	"law":           "",
+	"sdnotify":      "",
+	"undo":          "",
+	"vmnet":         "vmnet/forward vmnet/tap",
+	"vmnet/forward": "",
+	"vmnet/tap":     "",
 
 	// The guest's side: the agent runs engines, and alone knows which there are.
 	"cmd/nex-agent":      "agent cgroup confine guest guestos",
@@ -37,16 +40,15 @@ var mayImport = map[string]string{
 	"guest": "nex",
 
 	// The node's side. Workloads know guests, never the machines around them.
-	"cmd/nex":             "config image keyfile node preflight rootfs sdnotify nex",
-	"node":                "artifact cgroup config confine control guest hostsvc image keyfile machine machine/firecracker machine/microvm machine/ossandbox machine/qemu sdnotify undo workload nex",
-	"config":              "hostsvc nex",
+	"cmd/nex":             "config image keyfile node preflight rootfs sdnotify vmnet/forward vmnet/tap nex",
+	"node":                "artifact cgroup config confine control guest hostsvc image keyfile machine machine/firecracker machine/microvm machine/qemu sdnotify undo vmnet workload nex",
+	"config":              "hostsvc vmnet nex",
 	"control":             "nex",
 	"workload":            "artifact guest undo nex",
 	"machine":             "cgroup confine guest undo nex",
-	"machine/microvm":     "cgroup machine rootfs undo nex",
-	"machine/firecracker": "cgroup machine machine/microvm guest undo nex",
-	"machine/ossandbox":   "cgroup machine guest undo nex",
-	"machine/qemu":        "cgroup machine machine/microvm guest undo nex",
+	"machine/microvm":     "cgroup machine rootfs undo vmnet nex",
+	"machine/firecracker": "cgroup machine machine/microvm guest undo vmnet nex",
+	"machine/qemu":        "cgroup machine machine/microvm guest undo vmnet nex",
 	"artifact":            "nex",
 	"hostsvc":             "guest nex",
 	"image":               "rootfs undo",
@@ -75,6 +77,7 @@ var onlyImporter = map[string]string{
 	"github.com/tommie/v8go":                 "runtime/js/v8",
 	"github.com/nlnwa/whatwg-url":            "runtime/js",
 	"github.com/getkin/kin-openapi":          "machine/firecracker/fcemu",
+	"github.com/google/nftables":             "vmnet",
 }
 
 func TestImportsRunOneWay(t *testing.T) {

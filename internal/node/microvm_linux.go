@@ -25,21 +25,22 @@ func newMicroVMs(ctx context.Context, cfg Config, state *state, groups *cgroup.R
 	if err != nil {
 		return nil, fmt.Errorf("sandbox %q does not work: %w; make what microVMs boot with nex image build, or name its directory in \"default_resource_dir\"; or %s", want, err, instead)
 	}
+	own := func() *microvm.Config { c := *base; return &c }
 	var s *sandbox
 	switch want {
 	case nex.SandboxFirecracker:
-		s, err = newFirecracker(ctx, cfg, base)
+		s, err = newFirecracker(ctx, cfg, state, own())
 	case nex.SandboxQEMU:
-		s, err = newQEMU(ctx, cfg, base)
+		s, err = newQEMU(ctx, cfg, state, own())
 	default:
-		if s, err = newFirecracker(ctx, cfg, base); err == nil {
+		if s, err = newFirecracker(ctx, cfg, state, own()); err == nil {
 			break
 		}
 		if !errors.Is(err, firecracker.ErrMissing) {
 			cfg.Log.Warn("Firecracker does not work on this host, QEMU is tried", "error", err)
 		}
 		var second error
-		if s, second = newQEMU(ctx, cfg, base); second != nil {
+		if s, second = newQEMU(ctx, cfg, state, own()); second != nil {
 			err = errors.Join(err, second)
 		} else {
 			err = nil
@@ -73,7 +74,7 @@ func microVMs(cfg Config, state *state, groups *cgroup.Root) (c *microvm.Config,
 	return c, c.Check()
 }
 
-func newQEMU(ctx context.Context, cfg Config, base *microvm.Config) (*sandbox, error) {
+func newQEMU(ctx context.Context, cfg Config, state *state, base *microvm.Config) (*sandbox, error) {
 	program, version, err := qemu.Find(ctx, cfg.Settings.BinPath)
 	if err != nil {
 		return nil, err
@@ -86,10 +87,14 @@ func newQEMU(ctx context.Context, cfg Config, base *microvm.Config) (*sandbox, e
 	if err != nil {
 		return nil, err
 	}
+	network, err := connectQEMU(ctx, cfg, state, l)
+	if err != nil {
+		return nil, err
+	}
 	made := &sandbox{
 		launcher: l, kind: nex.SandboxQEMU, vmm: fmt.Sprintf("QEMU %s (%s)", version, l.Accel), limits: cgroup.Guest, hello: usualHello,
 	}
-	attributes := []any{"vmm", made.vmm, "kernel", base.Kernel, "rootfs", base.RootFS}
+	attributes := []any{"vmm", made.vmm, "network", network, "kernel", base.Kernel, "rootfs", base.RootFS}
 	if l.Accel == qemu.TCG {
 		made.hello = microvm.HelloUnderEmulation
 	}
@@ -100,7 +105,7 @@ func newQEMU(ctx context.Context, cfg Config, base *microvm.Config) (*sandbox, e
 	return made, nil
 }
 
-func newFirecracker(ctx context.Context, cfg Config, base *microvm.Config) (*sandbox, error) {
+func newFirecracker(ctx context.Context, cfg Config, state *state, base *microvm.Config) (*sandbox, error) {
 	s := cfg.Settings
 	program, version, err := firecracker.Find(ctx, s.BinPath)
 	if err != nil {
@@ -124,6 +129,11 @@ func newFirecracker(ctx context.Context, cfg Config, base *microvm.Config) (*san
 		attributes = append(attributes, "jailer", l.Jail.Jailer)
 	default:
 		cfg.Log.Warn("Firecracker runs without its jailer, as this user; the jailer takes root")
+	}
+	if os.Geteuid() != 0 {
+		cfg.Log.Warn("Services have no network: that takes root")
+	} else if base.Network, err = newTaps(ctx, cfg, state); err != nil {
+		return nil, err
 	}
 	if err := l.Probe(ctx); err != nil {
 		return nil, err

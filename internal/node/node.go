@@ -101,11 +101,14 @@ type node struct {
 func Run(ctx context.Context, cfg Config) (err error) {
 	groups := openGroups(cfg.Log)
 	defer groups.Close()
-	state, err := openState(cfg.StateDir, groups)
+	state, err := openState(cfg.StateDir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, state.close()) }()
+	if err := state.clear(cfg, groups); err != nil {
+		return fmt.Errorf("clear machine directories: %w", err)
+	}
 	pid, err := writePid(cfg.Settings.PidFile)
 	if err != nil {
 		return err

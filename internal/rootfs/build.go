@@ -5,9 +5,11 @@
 package rootfs
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,10 +27,16 @@ const DefaultSize = 150 << 20
 
 // Options say what to build.
 type Options struct {
-	Agent  string // path of the agent for guests; required
-	Script string // path of a script that guests run at boot, or ""
-	Size   int64  // of the file system, in bytes; 0 is [DefaultSize]
-	Output string // path of the file to write, which is replaced
+	// Base is what to start from: [Scratch] or "", a reference to an image in a
+	// registry, or a path: of an archive as docker save writes it, an OCI archive, an
+	// OCI layout, or a tar archive of a root directory.
+	Base  string
+	Agent string // path of the agent for guests; required
+	// AgentVersion is what the image says of its agent, "" if that is not known.
+	AgentVersion string
+	Script       string // path of a script that guests run at boot, or ""
+	Size         int64  // of the file system, in bytes; 0 is [DefaultSize]
+	Output       string // path of the file to write, which is replaced
 	// Progress, if set, is told what is being done, and how many bytes of how many
 	// are done; total is 0 when that is not known.
 	Progress func(stage string, done, total int64)
@@ -37,11 +45,13 @@ type Options struct {
 // Result is what was built.
 type Result struct {
 	Path   string `json:"path"`
-	Size   int64  `json:"size"`   // bytes of the file system
-	Free   int64  `json:"free"`   // bytes of it that nothing uses
-	Start  string `json:"start"`  // what starts the agent: ByInit, ByOpenRC or BySystemd
-	Files  int    `json:"files"`  // names in it
-	SHA256 string `json:"sha256"` // of the file that was written
+	Base   string `json:"base"`             // as it was named
+	Digest string `json:"digest,omitempty"` // of the base, if it is an image
+	Size   int64  `json:"size"`             // bytes of the file system
+	Free   int64  `json:"free"`             // bytes of it that nothing uses
+	Start  string `json:"start"`            // what starts the agent: ByInit, ByOpenRC or BySystemd
+	Files  int    `json:"files"`            // names in it
+	SHA256 string `json:"sha256"`           // of the file that was written
 }
 
 // Build writes a file system and puts it in place when it is whole.
@@ -57,16 +67,44 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		return Result{}, err
 	}
 	defer func() { _ = spool.Close() }() // a temporary file
+	temp, err := os.MkdirTemp("", "nex-rootfs-*")
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { _ = os.RemoveAll(temp) }() // temporary
 	t := newTree(spool)
+	digest, err := t.addBase(ctx, o, temp)
+	if err != nil {
+		return Result{}, err
+	}
 	start, err := t.addOwn(o)
 	if err != nil {
 		return Result{}, err
 	}
-	r := Result{Path: o.Output, Start: start}
-	if err := t.store(ctx, o, &r); err != nil {
+	r := Result{Path: o.Output, Start: start, Base: cmp.Or(o.Base, Scratch), Digest: digest}
+	if err := t.addRecord(Record{AgentVersion: o.AgentVersion, Base: baseName(r.Base), Digest: digest, Start: start}); err != nil {
 		return Result{}, err
 	}
-	return r, nil
+	err = t.store(ctx, o, &r)
+	return r, err
+}
+
+// addRecord adds what the image is made of.
+func (t *tree) addRecord(r Record) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return t.write(recordPath, 0o644, append(text, '\n'))
+}
+
+// baseName leaves out in which directory a base was, which says nothing where the
+// image is used.
+func baseName(base string) string {
+	if _, err := os.Stat(base); err == nil {
+		return filepath.Base(base)
+	}
+	return base
 }
 
 // addOwn adds what Options name to the tree.
@@ -117,9 +155,11 @@ func (t *tree) store(ctx context.Context, o Options, r *Result) error {
 		return err
 	}
 	_ = t.each(func(string, *node) error { r.Files++; return nil }) // returns nil, as the function does
-	if r.Size, r.Free, err = sizes(out); err != nil {
+	fs, err := openExt4(out)
+	if err != nil {
 		return err
 	}
+	r.Size, r.Free = fs.blocks*fs.block, fs.free*fs.block
 	if strings.HasSuffix(o.Output, ".gz") {
 		if out, err = compress(ctx, &u, o, out); err != nil {
 			return err

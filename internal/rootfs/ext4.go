@@ -35,8 +35,8 @@ func (t *tree) writeExt4(ctx context.Context, out *os.File, size int64, written 
 	if size > maxImage {
 		return fmt.Errorf("a file system of %d bytes is larger than %d", size, int64(maxImage))
 	}
-	if sum := t.contents(); sum > size {
-		return &TooSmallError{Size: size, Need: sum + sum/16 + 1<<20} // before a byte of it is written
+	if contents, all := t.estimate(); contents > size {
+		return &TooSmallError{Size: size, Need: all} // before a byte of it is written
 	}
 	stream, feed := io.Pipe()
 	fed := make(chan error, 1)
@@ -57,17 +57,30 @@ func (t *tree) writeExt4(ctx context.Context, out *os.File, size int64, written 
 	return layOut(out, size, limit)
 }
 
-// contents returns how many bytes the tree's files hold, in whole blocks.
-func (t *tree) contents() (sum int64) {
+// estimate returns how many bytes the tree's files hold, in whole blocks, and how
+// many a file system for all of the tree has, or somewhat less.
+func (t *tree) estimate() (contents, all int64) {
+	const perName = inodeSize + 64
 	seen := map[*node]bool{}
 	_ = t.each(func(_ string, n *node) error { // returns nil, as the function does
-		if n.kind == tar.TypeReg && !seen[n] {
-			seen[n] = true
-			sum += (n.size + blockSize - 1) / blockSize * blockSize
+		if seen[n] {
+			return nil
+		}
+		seen[n] = true
+		all += perName
+		switch {
+		case n.kind == tar.TypeReg:
+			contents += ceil(n.size, blockSize) * blockSize
+		case n.kind == tar.TypeDir, len(n.link) > 59:
+			all += blockSize
+		}
+		if len(n.xattrs) > 0 {
+			all += blockSize
 		}
 		return nil
 	})
-	return sum
+	all += contents
+	return contents, all + ceil(all, blocksPerGroup*blockSize)*2*blockSize + 1<<20
 }
 
 // writeTar writes the tree as one tar stream: directories before what is in

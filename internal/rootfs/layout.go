@@ -9,6 +9,9 @@ import (
 	"os"
 )
 
+// errNoExt4 means that a file holds something else.
+var errNoExt4 = errors.New("not an ext4 file system")
+
 // Facts of the file systems that are written here; see "ext4 Data Structures and
 // Algorithms" in the kernel's documentation for what is where.
 const (
@@ -32,11 +35,9 @@ const (
 	sbFreeBlocks     = 0x0c
 	sbFreeInodes     = 0x10
 	sbLogBlockSize   = 0x18
-	sbBlocksPerGroup = 0x20
 	sbInodesPerGroup = 0x28
 	sbMagic          = 0x38
 	sbInodeSize      = 0x58
-	sbCompat         = 0x5c
 	sbIncompat       = 0x60
 	sbRoCompat       = 0x64
 	sbUUID           = 0x68
@@ -46,9 +47,9 @@ const (
 
 var little = binary.LittleEndian
 
-// layout is where things are in a file system: superblock, descriptors of the
+// plan is where things are in a file system: superblock, descriptors of the
 // block groups, what files hold, the inodes, the bitmaps, and what is free.
-type layout struct {
+type plan struct {
 	blocks, groups int64
 	reserved       int64 // blocks that the descriptors may grow into
 	table          int64 // block where the inodes begin
@@ -59,16 +60,16 @@ type layout struct {
 }
 
 // tableBlocks returns how many blocks the inodes take.
-func (l *layout) tableBlocks() int64 { return l.groups * l.inodesPerGroup / inodesPerBlock }
+func (l *plan) tableBlocks() int64 { return l.groups * l.inodesPerGroup / inodesPerBlock }
 
 // bitmaps returns the block where the bitmaps begin, two for each group.
-func (l *layout) bitmaps() int64 { return l.table + l.tableBlocks() }
+func (l *plan) bitmaps() int64 { return l.table + l.tableBlocks() }
 
 // end returns the block behind all that is in use.
-func (l *layout) end() int64 { return l.bitmaps() + 2*l.groups }
+func (l *plan) end() int64 { return l.bitmaps() + 2*l.groups }
 
 // descriptorBlocks returns how many blocks the group descriptors take.
-func (l *layout) descriptorBlocks() int64 { return ceil(l.groups*descriptorSize, blockSize) }
+func (l *plan) descriptorBlocks() int64 { return ceil(l.groups*descriptorSize, blockSize) }
 
 func ceil(n, by int64) int64 { return (n + by - 1) / by }
 
@@ -92,7 +93,7 @@ func layOut(f *os.File, size, limit int64) error {
 	if _, err := f.ReadAt(descriptor, blockSize); err != nil {
 		return fmt.Errorf("read the first group descriptor: %w", err)
 	}
-	l := &layout{table: int64(little.Uint32(descriptor[8:])), reserved: reservedDescriptorBlocks(limit)}
+	l := &plan{table: int64(little.Uint32(descriptor[8:])), reserved: reservedDescriptorBlocks(limit)}
 	table := make([]byte, int64(little.Uint32(super[sbInodes:]))*inodeSize)
 	if _, err := f.ReadAt(table, l.table*blockSize); err != nil {
 		return fmt.Errorf("read the inodes: %w", err)
@@ -139,7 +140,7 @@ func inodeMode(table []byte, inode int64) uint16 {
 
 // fit finds a place for everything in size bytes, with as many spare inodes as
 // usual, or as there is room for.
-func (l *layout) fit(size int64) error {
+func (l *plan) fit(size int64) error {
 	l.blocks = size / blockSize
 	l.groups = max(1, ceil(l.blocks, blocksPerGroup))
 	spare := max(size/bytesPerInode, l.used+inodesPerBlock)
@@ -155,7 +156,7 @@ func (l *layout) fit(size int64) error {
 }
 
 // least returns the bytes of the smallest file system for what there is.
-func (l *layout) least() int64 {
+func (l *plan) least() int64 {
 	m := *l
 	for m.groups = 1; ; m.groups++ {
 		m.inodesPerGroup = ceil(ceil(m.used, m.groups), inodesPerBlock) * inodesPerBlock
@@ -167,7 +168,7 @@ func (l *layout) least() int64 {
 
 // writeBitmaps writes what is in use, group by group, and returns the descriptors
 // of the groups.
-func (l *layout) writeBitmaps(f io.WriterAt, table []byte) ([]byte, error) {
+func (l *plan) writeBitmaps(f io.WriterAt, table []byte) ([]byte, error) {
 	descriptors := make([]byte, l.descriptorBlocks()*blockSize)
 	for g := range l.groups {
 		bits := make([]byte, 2*blockSize)
@@ -191,7 +192,7 @@ func (l *layout) writeBitmaps(f io.WriterAt, table []byte) ([]byte, error) {
 }
 
 // markBlocks sets the bits of a group's blocks that are in use or not there.
-func (l *layout) markBlocks(bits []byte, group int64) (free int64) {
+func (l *plan) markBlocks(bits []byte, group int64) (free int64) {
 	for i := range int64(blocksPerGroup) {
 		block := group*blocksPerGroup + i
 		spare := block > l.descriptorBlocks() && block <= l.reserved
@@ -205,8 +206,7 @@ func (l *layout) markBlocks(bits []byte, group int64) (free int64) {
 }
 
 // markInodes sets the bits of a group's inodes that are in use or not there.
-func (l *layout) markInodes(bits, table []byte, group int64) (free, directories int64) {
-	const directory, typeMask = 0x4000, 0xf000
+func (l *plan) markInodes(bits, table []byte, group int64) (free, directories int64) {
 	for i := range int64(blocksPerGroup) {
 		inode := group*l.inodesPerGroup + i + 1
 		mode := inodeMode(table, inode)
@@ -215,7 +215,7 @@ func (l *layout) markInodes(bits, table []byte, group int64) (free, directories 
 			continue
 		}
 		bits[i/8] |= 1 << (i % 8)
-		if i < l.inodesPerGroup && mode&typeMask == directory {
+		if i < l.inodesPerGroup && mode&typeMask == typeDirectory {
 			directories++
 		}
 	}
@@ -224,7 +224,7 @@ func (l *layout) markInodes(bits, table []byte, group int64) (free, directories 
 
 // fill brings the superblock up to date. The name that programs know the file
 // system by is made of its inodes.
-func (l *layout) fill(super, table []byte) {
+func (l *plan) fill(super, table []byte) {
 	little.PutUint32(super[sbInodes:], uint32(l.groups*l.inodesPerGroup))
 	little.PutUint32(super[sbBlocks:], uint32(l.blocks))
 	little.PutUint32(super[sbFreeBlocks:], uint32(l.freeBlocks))

@@ -20,8 +20,9 @@ const portName = "nex.link"
 const codeMiB = 32
 
 // arguments are QEMU's for a machine with the given disk of its own. nic is nil
-// for none. QEMU may do nothing but what a machine needs: it starts no program,
-// gains no privileges and has no directory of its own configuration.
+// for none. QEMU may do nothing but what a machine needs: it gains no privileges,
+// reads no configuration of its own, and starts programs only to forward
+// connections.
 func (l *Launcher) arguments(id, disk string, nic *microvm.NIC) ([]string, error) {
 	line, err := microvm.CommandLine(nic, l.Accel == TCG)
 	if err != nil {
@@ -40,7 +41,7 @@ func (l *Launcher) arguments(id, disk string, nic *microvm.NIC) ([]string, error
 		"-m", fmt.Sprintf("%dM", l.MemoryMiB), "-smp", fmt.Sprint(l.CPUs),
 		"-global", "virtio-mmio.force-legacy=false",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny,spawn=" + l.spawn(),
 		"-kernel", l.Kernel, "-initrd", l.Initramfs, "-append", line,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=link,fd=%d", linkFD),
@@ -62,7 +63,7 @@ func (l *Launcher) arguments(id, disk string, nic *microvm.NIC) ([]string, error
 	if nic == nil {
 		return args, nil
 	}
-	netdev := fmt.Sprintf("tap,id=net,fd=%d", tapFD)
+	netdev := fmt.Sprintf("tap,id=%s,fd=%d", NetID, tapFD)
 	if l.UserNet != nil {
 		netdev = l.UserNet.Netdev
 		args = append(args, "-S") // until its network is cut
@@ -70,7 +71,15 @@ func (l *Launcher) arguments(id, disk string, nic *microvm.NIC) ([]string, error
 	// Without status the guest does not wait for its card, and what it would be
 	// told by that is nothing that it needs.
 	return append(args, "-netdev", netdev,
-		"-device", fmt.Sprintf("virtio-net-device,netdev=net,status=off,guest_announce=off,mac=%s", nic.MAC)), nil
+		"-device", fmt.Sprintf("virtio-net-device,netdev=%s,status=off,guest_announce=off,mac=%s", NetID, nic.MAC)), nil
+}
+
+// spawn says whether QEMU may start programs, as it does for its own network.
+func (l *Launcher) spawn() string {
+	if l.UserNet != nil {
+		return "allow"
+	}
+	return "deny"
 }
 
 // blockdev is a disk as QEMU's block layer has it; see BlockdevOptions in the

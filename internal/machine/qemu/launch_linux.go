@@ -12,6 +12,7 @@ import (
 	"nex/internal/machine"
 	"nex/internal/machine/microvm"
 	"nex/internal/undo"
+	"nex/internal/vmnet"
 )
 
 // startTimeout bounds how long QEMU may take to be there, on a busy host.
@@ -58,7 +59,7 @@ func (l *Launcher) launch(ctx context.Context, id string) (*Machine, error) {
 	if l.UserNet != nil {
 		nic = &l.UserNet.NIC
 	} else if nic != nil {
-		tap, err := openTap(nic)
+		tap, err := vmnet.OpenTap(&vmnet.NIC{NetNS: nic.NetNS, Tap: nic.Tap}, true)
 		if err != nil {
 			return nil, fmt.Errorf("open network of machine: %w", err)
 		}
@@ -135,7 +136,7 @@ func closeAll(files *[]*os.File) {
 func (m *Machine) reach(up bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 	defer cancel()
-	return m.monitor.execute(ctx, "set_link", map[string]any{"name": "net", "up": up})
+	return m.monitor.execute(ctx, "set_link", map[string]any{"name": NetID, "up": up})
 }
 
 // Pause stops the machine's processors until [Machine.Resume]. Its clock does not

@@ -22,11 +22,15 @@ const (
 // overheadMiB is what QEMU may have of the host's memory besides its guest's.
 const overheadMiB = 160
 
+// NetID is the id that QEMU knows its network by.
+const NetID = "net"
+
 // UserNet is a network of QEMU's own, for which nobody needs to be root: its guest
-// reaches what Netdev says, and nothing of it while it is cut.
+// reaches what Netdev says, and nothing of it while it is cut. QEMU starts
+// programs that forward connections.
 type UserNet struct {
 	NIC    microvm.NIC
-	Netdev string // what goes after "-netdev ", with the id net
+	Netdev string // what goes after "-netdev ", with the id NetID
 }
 
 // Launcher boots microVMs with QEMU.

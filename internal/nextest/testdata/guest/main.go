@@ -51,6 +51,9 @@ func main() {
 		_, err := os.ReadFile(os.Args[2])
 		fmt.Println("read:", err)
 		forever()
+	case "leave":
+		fmt.Println("leaving")
+		os.Exit(3)
 	case "wait":
 		forever()
 	default:
