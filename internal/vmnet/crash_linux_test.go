@@ -69,10 +69,7 @@ func TestKilled(t *testing.T) {
 			before := host(t)
 			dir := t.TempDir()
 			kill(t, doomed{n.cfg, dir}, func() bool { return test.at(dir) })
-			next, err := New(t.Context(), n.cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
+			next := start(t, n.cfg)
 			if err := next.Sweep(t.Context(), dir); err != nil {
 				t.Error(err)
 			}

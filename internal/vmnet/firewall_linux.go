@@ -1,6 +1,7 @@
 package vmnet
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ type guest struct {
 	chain string
 	veth  string // the host's end
 	ip    netip.Addr
+
+	enabled bool // what it sends passes
 }
 
 // newFirewall sees that the kernel has nftables.
@@ -84,6 +87,7 @@ func (f *firewall) add(g guest) error {
 	}
 	t := conn.AddTable(gates(f.table))
 	c := conn.AddChain(g.gate(t))
+	conn.FlushChain(c)
 	conn.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: []expr.Any{drop()}})
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("firewall: %w", err)
@@ -128,7 +132,7 @@ func (f *firewall) open(g guest) error {
 
 // remove takes a guest away, and the tables with the last one. What is not there is
 // fine.
-func (f *firewall) remove(table, chain string) error {
+func (f *firewall) remove(table, chain, veth string) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
@@ -159,8 +163,25 @@ func (f *firewall) remove(table, chain string) error {
 			conn.DelTable(t)
 		}
 		f.ready = f.ready && table != f.table
+	} else if err := unlist(conn, table, veth); err != nil {
+		return err
 	}
 	return conn.Flush()
+}
+
+// unlist takes a guest's interface out of the set of all, if it is there.
+func unlist(conn *nftables.Conn, table, veth string) error {
+	set := guestSet(&nftables.Table{Name: table, Family: nftables.TableFamilyINet})
+	listed, err := conn.GetSetElements(set)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range listed {
+		if bytes.Equal(e.Key, interfaceName(veth)) {
+			return conn.SetDeleteElements(set, element(veth))
+		}
+	}
+	return err
 }
 
 // install makes the table of what all guests may reach, or makes it anew.

@@ -30,10 +30,21 @@ func newNetwork(t *testing.T, change func(*Config)) *Network {
 	if change != nil {
 		change(&cfg)
 	}
+	return start(t, cfg)
+}
+
+// start returns a network that the test's end closes.
+func start(t *testing.T, cfg Config) *Network {
+	t.Helper()
 	n, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return n
 }
 

@@ -27,6 +27,9 @@ type Network struct {
 	cni  *libcni.CNIConfig
 	wall *firewall
 
+	changes  *os.File // of nftables
+	watching sync.WaitGroup
+
 	mu     sync.Mutex
 	guests map[string]guest // guarded by mu
 }
@@ -42,7 +45,8 @@ var (
 func netnsPath(id string) string { return filepath.Join(netnsDir, "nex-"+id) }
 
 // New checks what a network needs, resolves the names in the egress rules, and
-// makes nothing but files of the node's own. The error says what is missing.
+// makes nothing but files of the node's own. The error says what is missing. The
+// network watches its firewall until [Network.Close].
 func New(ctx context.Context, cfg Config) (*Network, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
@@ -73,7 +77,18 @@ func New(ctx context.Context, cfg Config) (*Network, error) {
 	if _, err := n.cni.ValidateNetworkList(ctx, n.list); err != nil {
 		return nil, fmt.Errorf("network of machines: %w (the plugins are in Debian's package containernetworking-plugins; looked in %s)", err, strings.Join(dirs, ", "))
 	}
+	if n.changes, err = listen(); err != nil {
+		return nil, fmt.Errorf("watch the firewall of machines: %w", err)
+	}
+	n.watching.Go(func() { n.watch(n.changes) })
 	return n, nil
+}
+
+// Close ends the watch over the firewall. Networks of machines stay as they are.
+func (n *Network) Close() error {
+	err := n.changes.Close()
+	n.watching.Wait()
+	return err
 }
 
 // Attach makes the network card of machine id, whose directory is dir. Nothing that
@@ -215,6 +230,8 @@ func (n *Network) Enable(_ context.Context, id string) error {
 	if err := n.wall.open(g); err != nil {
 		return fmt.Errorf("network of machine %s: %w", id, err)
 	}
+	g.enabled = true
+	n.guests[id] = g
 	return nil
 }
 
@@ -272,7 +289,7 @@ func (n *Network) undo(ctx context.Context, r record, dir string) error {
 		did("forwarding", setForwarding(false))
 	}
 	n.forget(r)
-	did("firewall", n.wall.remove(r.Table, r.Chain))
+	did("firewall", n.wall.remove(r.Table, r.Chain, r.HostVeth))
 	delete(n.guests, r.ID)
 	if len(errs) == 0 {
 		did("record", r.remove(dir))
