@@ -186,3 +186,18 @@ func TestExhausted(t *testing.T) {
 		t.Errorf("the directory: %v, %v", files, err)
 	}
 }
+
+// TestNotRoot tells that a network takes root.
+func TestNotRoot(t *testing.T) {
+	n := newNetwork(t, nil)
+	text, err := json.Marshal(doomed{n.cfg, t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), doomedVariable+"="+string(text))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "it takes root") {
+		t.Errorf("%v, %s", err, out)
+	}
+}

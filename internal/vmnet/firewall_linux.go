@@ -35,14 +35,25 @@ type guest struct {
 	enabled bool // what it sends passes
 }
 
-// newFirewall sees that the kernel has nftables.
+// newFirewall sees that the kernel has what it takes, in a network namespace that
+// is gone afterwards.
 func newFirewall(table string, opened []opening) (*firewall, error) {
-	conn, err := nftables.New()
-	if err == nil {
-		_, err = conn.ListTables()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("network of machines: the kernel has no nftables, which hold guests in (it needs nf_tables with the families inet and netdev, and root): %w", err)
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		trial := &firewall{table: table, opened: opened}
+		g := guest{chain: "guest", veth: "lo", ip: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+		if err := trial.add(g); err != nil {
+			return err
+		}
+		return trial.open(g)
+	})
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("network of machines: it takes root: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("network of machines: the kernel lacks what holds guests in: nftables (nf_tables with the families inet and netdev, nft_ct, nft_masq, nft_reject_inet): %w", err)
 	}
 	return &firewall{table: table, opened: opened}, nil
 }
@@ -55,7 +66,7 @@ func gates(table string) *nftables.Table {
 	return &nftables.Table{Name: table, Family: nftables.TableFamilyNetdev}
 }
 
-// guests is the set of the host's ends of all guests.
+// guestSet is the set of the host's ends of all guests.
 func guestSet(t *nftables.Table) *nftables.Set {
 	return &nftables.Set{Table: t, Name: "guests", KeyType: nftables.TypeIFName}
 }

@@ -1,6 +1,7 @@
 package vmnet
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -158,6 +159,31 @@ func greet(network, address string, within time.Duration) error {
 	}
 	_, err = io.ReadFull(conn, make([]byte, 5))
 	return err
+}
+
+// bulk has a server of [serve] return more than fits into buffers, which comes in
+// large segments.
+func bulk(address string) error {
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(2 * patience))
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
+	result := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(sent)
+		result <- err
+	}()
+	got := make([]byte, len(sent))
+	if _, err := io.ReadFull(conn, got); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, sent) {
+		return errors.New("other bytes came back")
+	}
+	return <-result
 }
 
 // serve returns what comes to a port of the host, over TCP and UDP.

@@ -282,6 +282,7 @@ func (n *Network) undo(ctx context.Context, r record, dir string) error {
 			run.NetNS = ""
 		}
 		did("CNI", n.cni.DelNetworkList(ctx, list, run))
+		did("leases", n.cfg.dropLeases(list.Name))
 	}
 	did("network namespace", removeNetNS(r.NetNS))
 	did("interface of the host", removeVeth(r))

@@ -29,6 +29,9 @@ func TestReach(t *testing.T) {
 	if err := n.Enable(t.Context(), "one"); err != nil {
 		t.Fatal(err)
 	}
+	if err := Within(g.path, func() error { return bulk("192.168.127.1:4222") }); err != nil {
+		t.Error(err)
+	}
 	for _, test := range []struct {
 		network, address string
 		reached          bool
@@ -105,8 +108,11 @@ func TestFlushed(t *testing.T) {
 
 // TestNothingStays looks for what is left of machines that were detached or swept.
 func TestNothingStays(t *testing.T) {
-	n := newNetwork(t, nil)
 	before := host(t)
+	n := newNetwork(t, nil)
+	if made := host(t); made != before {
+		t.Errorf("before:\n%s\nafter New:\n%s", before, made)
+	}
 	dirs := map[string]string{"one": t.TempDir(), "two": t.TempDir()}
 	for id, dir := range dirs {
 		if _, err := n.Attach(t.Context(), id, dir); err != nil {

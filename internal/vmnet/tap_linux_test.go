@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -136,5 +137,30 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %q", err, want)
 		}
+	}
+}
+
+// TestLeases drops those of a plugin that was killed before it had written whose
+// they are, and no others.
+func TestLeases(t *testing.T) {
+	cfg := Config{StateDir: t.TempDir()}
+	if err := cfg.dropLeases("fcnet"); err != nil {
+		t.Error("where there are none:", err)
+	}
+	dir := filepath.Join(cfg.leases(), "fcnet")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"192.168.127.9": "", "192.168.127.10": "nex-a\r\nveth0", "lock": "", "last_reserved_ip.0": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cfg.dropLeases("fcnet"); err != nil {
+		t.Error(err)
+	}
+	left, err := filepath.Glob(dir + "/*")
+	if want := []string{dir + "/192.168.127.10", dir + "/last_reserved_ip.0", dir + "/lock"}; err != nil || !slices.Equal(left, want) {
+		t.Errorf("left: %q, %v", left, err)
 	}
 }
