@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/libcni"
 	"github.com/vishvananda/netlink"
 
 	"nex/internal/vmnet/tap"
@@ -137,6 +138,32 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %q", err, want)
 		}
+	}
+}
+
+// TestOperatorsNetwork takes a configuration as Nex 0.2.7 wrote it, but for the
+// masquerading, which takes a program more.
+func TestOperatorsNetwork(t *testing.T) {
+	n := newNetwork(t, nil)
+	list, err := libcni.NetworkConfFromBytes([]byte(`{"name":"fcnet","cniVersion":"0.4.0","plugins":[
+		{"type":"ptp","ipam":{"type":"host-local","subnet":"192.168.127.0/24","dataDir":"` + t.TempDir() + `","resolvConf":"/etc/resolv.conf"}},
+		{"type":"tc-redirect-tap"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.list = list
+	nic, _ := attach(t, n, "one")
+	g := boot(t, nic)
+	if err := n.Enable(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, ":4222")
+	if err := g.dial("tcp", "192.168.127.1:4222", patience); err != nil {
+		t.Error(err)
+	}
+	n.cfg.Subnet = netip.MustParsePrefix("10.10.10.0/24")
+	if _, err := n.Attach(t.Context(), "two", t.TempDir()); err == nil || !strings.Contains(err.Error(), `make its configuration and "cni.subnet" agree`) {
+		t.Error(err)
 	}
 }
 
