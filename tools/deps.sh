@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that the programs named as arguments (of git, make, gcc, g++, curl) are there:
+# Makes sure that the programs named as arguments (of git, make, gcc, g++, curl, e2fsck, qemu-system-x86_64) are there:
 # as root on Debian it installs the missing ones, elsewhere it names them.
 set -euo pipefail
 
@@ -11,8 +11,12 @@ fi
 packages=()
 for program in "$@"; do
 	command -v "$program" >/dev/null && continue
-	packages+=("$program")
-	[ "$program" = gcc ] && packages+=(libc6-dev)
+	case $program in
+	gcc) packages+=(gcc libc6-dev) ;;
+	e2fsck) packages+=(e2fsprogs) ;;
+	qemu-system-x86_64) packages+=(qemu-system-x86) ;;
+	*) packages+=("$program") ;;
+	esac
 done
 [ ${#packages[@]} -eq 0 ] && exit 0
 
