@@ -59,7 +59,7 @@ func image(t *testing.T, arch string, layers [][]string) v1.Image {
 func build(t *testing.T, base, output string) (string, Result) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), output)
-	r, err := Build(t.Context(), Options{Base: base, Agent: nextest.StaticAgent(t), AgentVersion: "1.2", Size: 40 << 20, Output: path})
+	r, err := Build(t.Context(), Options{Base: base, Agent: nextest.StaticAgent(t), AgentVersion: "1.2", Sum: true, Size: 40 << 20, Output: path})
 	if err != nil {
 		t.Fatal(err)
 	}

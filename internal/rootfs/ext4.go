@@ -88,7 +88,7 @@ func (t *tree) estimate() (contents, all int64) {
 func (t *tree) writeTar(ctx context.Context, w io.Writer, written func(int64)) error {
 	out := tar.NewWriter(w)
 	first := map[*node]string{}
-	done := int64(0)
+	done, buffer := int64(0), make([]byte, 256<<10)
 	write := func(name string, n *node) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -107,11 +107,11 @@ func (t *tree) writeTar(ctx context.Context, w io.Writer, written func(int64)) e
 		if n.kind != tar.TypeReg || n.size == 0 {
 			return nil
 		}
-		body, err := t.spool.open(n.at, n.size)
+		body, err := t.open(n)
 		if err != nil {
 			return err
 		}
-		if _, err := io.Copy(out, body); err != nil {
+		if _, err := io.CopyBuffer(out, body, buffer); err != nil {
 			return err
 		}
 		done += n.size

@@ -71,7 +71,7 @@ func show(t *testing.T, tr *tree) []string {
 		case tar.TypeSymlink:
 			name += "->" + n.link
 		case tar.TypeReg:
-			r, err := tr.spool.open(n.at, n.size)
+			r, err := tr.open(n)
 			if err != nil {
 				return err
 			}
