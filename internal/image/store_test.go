@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"nex/internal/nextest"
+	"nex/internal/rootfs"
 )
 
 // small says how to build an image that needs no kernel of anybody's.
@@ -151,5 +152,30 @@ func TestExport(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 4 {
 		t.Errorf("the directory has %v (%v)", entries, err)
+	}
+}
+
+func TestImagesOfGivenFileSystems(t *testing.T) {
+	o := small(t)
+	o.Rootfs = filepath.Join(t.TempDir(), "rootfs.ext4.gz")
+	made, err := rootfs.Build(t.Context(), rootfs.Options{Agent: o.Agent, AgentVersion: "1.2", Size: 40 << 20, Output: o.Rootfs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Open(t.TempDir())
+	o.Agent = ""
+	i, err := s.Build(t.Context(), "x", o)
+	if err != nil || i.Files[Rootfs].Size != made.Size || i.Agent.Version != "1.2" || i.Agent.SHA256 == "" || i.Rootfs.Source != rootfs.Scratch {
+		t.Errorf("built %+v (%v)", i, err)
+	}
+	if _, err := rootfs.Inspect(t.Context(), filepath.Join(s.Dir("x"), Rootfs)); err != nil {
+		t.Errorf("what it has: %v", err)
+	}
+	o.Rootfs = filepath.Join(t.TempDir(), "empty.ext4")
+	if err := rootfs.Empty(t.Context(), o.Rootfs, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Build(t.Context(), "y", o); !errors.Is(err, rootfs.ErrNoAgent) {
+		t.Errorf("a file system without an agent: %v", err)
 	}
 }
