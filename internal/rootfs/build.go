@@ -179,7 +179,12 @@ func (t *tree) store(ctx context.Context, o Options, r *Result) error {
 	if err := os.Rename(out.Name(), o.Output); err != nil {
 		return fmt.Errorf("put the file system in place: %w", err)
 	}
-	return nil
+	dir, err := os.Open(filepath.Dir(o.Output))
+	if err != nil {
+		return err
+	}
+	_ = dir.Sync() // makes the name last, where a directory can be synced
+	return dir.Close()
 }
 
 // image writes the file system to a temporary file beside the output.
