@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"time"
 
@@ -68,6 +69,14 @@ type Config struct {
 	ReplayWindow time.Duration
 	// AgentPath is the nex-agent binary; "" looks for it beside nex and in PATH.
 	AgentPath string
+	// BinPath are the directories that programs are looked for in; none for the
+	// usual ones.
+	BinPath []string
+	// ResourceDir is the directory of what microVMs boot; "" for the image in the
+	// node's state directory. Kernel, Initramfs and RootFS name files elsewhere.
+	ResourceDir, Kernel, Initramfs, RootFS string
+	// CNI is the network of microVMs.
+	CNI CNI
 	// StateDir is where the node keeps its identity and its records; "" is the
 	// node's default.
 	StateDir string
@@ -119,6 +128,7 @@ func Default() Config {
 		HandshakeTimeout:    5 * time.Second,
 		PingTimeout:         5 * time.Second,
 		ReplayWindow:        time.Minute,
+		CNI:                 CNI{ConfDir: "/etc/cni/conf.d", Network: "fcnet", Interface: "veth0", Subnet: netip.MustParsePrefix("192.168.127.0/24")},
 		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000, Restart: nex.Restart{Policy: nex.RestartNever, ResetMS: 10_000}},
 		Ceilings:            nex.Settings{FunctionTimeoutMS: 600_000, FunctionMemoryMiB: 2048, StopGraceMS: 60_000, Restart: nex.Restart{ResetMS: 3_600_000}},
 	}

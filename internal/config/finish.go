@@ -61,6 +61,10 @@ func (d draft) finish() (Config, error) {
 	if err := cfg.Host.Validate(); err != nil {
 		return Config{}, err
 	}
+	if err := cfg.CNI.validate(); err != nil {
+		return Config{}, err
+	}
+	cfg.CNI.Subnet = cfg.CNI.Subnet.Masked()
 	if cfg.Autostart, err = autostart(cfg); err != nil {
 		return Config{}, err
 	}
