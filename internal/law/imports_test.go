@@ -46,7 +46,7 @@ var mayImport = map[string]string{
 	"machine/qemu":        "cgroup machine guest undo nex",
 	"artifact":            "nex",
 	"hostsvc":             "guest nex",
-	"preflight":           "config nex",
+	"preflight":           "cgroup config confine keyfile machine nex",
 	"rootfs":              "undo nex",
 
 	// Test support. What rawclient knows of the wire it knows from its description.
