@@ -56,6 +56,10 @@ func RunAgent() int {
 	if code, was := agent.Shim(os.Args); was {
 		return code
 	}
+	if len(os.Args) == 2 && os.Args[1] == "--version" {
+		fmt.Println("development") // as programs are that were built without make
+		return 0
+	}
 	err := confine.Main(func(box confine.Sandbox) error {
 		dir, err := os.Getwd()
 		if err != nil {

@@ -89,6 +89,12 @@ func (c conflist) masquerades() bool {
 }
 
 func (p *probe) conflist(context.Context) Finding {
+	f := p.conflistFile()
+	f.Searched = []string{p.Settings.CNI.ConfDir}
+	return f
+}
+
+func (p *probe) conflistFile() Finding {
 	path := p.Settings.CNI.Conflist()
 	c, err := readConflist(path)
 	const fix = "let nex node preflight write it, or write it as the CNI specification has it, with the plugins ptp and tc-redirect-tap"

@@ -78,7 +78,11 @@ type probe struct {
 }
 
 func (h *Host) probe() *probe {
-	p := &probe{Host: h, kvm: kvmUsable(), vmm: h.Settings.Sandbox}
+	p := &probe{Host: h, kvm: errNotTried, vmm: h.Settings.Sandbox}
+	if p.vmm == nex.SandboxNone || p.vmm == nex.SandboxOS {
+		return p
+	}
+	p.kvm = kvmUsable()
 	if p.vmm != nex.SandboxMicroVM {
 		return p
 	}
@@ -123,23 +127,30 @@ func Ready(found []Finding) bool {
 	return true
 }
 
+// errNotTried stands for KVM where it does not matter.
+var errNotTried = errors.New("not tried")
+
 // ForStart makes those checks without which a node does not start, and no
-// other: none of them asks the network. What is missing is the error.
-func ForStart(ctx context.Context, h *Host) error {
+// other: none of them asks the network. What is missing is the error, and
+// doubtful what a node starts with all the same.
+func ForStart(ctx context.Context, h *Host) (doubtful []Finding, err error) {
 	p := h.probe()
 	var missing []string
 	for _, c := range p.checks() {
 		if !c.start || !c.needed {
 			continue
 		}
-		if f := c.run(ctx, p); f.Result == Missing {
+		switch f := c.run(ctx, p); f.Result {
+		case Missing:
 			missing = append(missing, f.String())
+		case Warning:
+			doubtful = append(doubtful, f)
 		}
 	}
 	if len(missing) == 0 {
-		return ctx.Err()
+		return doubtful, ctx.Err()
 	}
-	return errors.New(strings.Join(missing, "\n"))
+	return doubtful, errors.New(strings.Join(missing, "\n"))
 }
 
 // String is the finding for people: one line, and where something is to be
