@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 )
 
 // CNI says how microVMs are connected.
@@ -45,7 +46,13 @@ func (c Config) ProgramDirs(state string) []string {
 	if len(c.BinPath) > 0 {
 		return c.BinPath
 	}
-	return append([]string{filepath.Join(state, "bin")}, filepath.SplitList(os.Getenv("PATH"))...)
+	dirs := []string{filepath.Join(state, "bin")}
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		if filepath.IsAbs(dir) && !slices.Contains(dirs, dir) { // not where the node happens to be
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
 }
 
 // PluginDirs are the directories of CNI plugins, likewise.

@@ -29,11 +29,12 @@ const (
 // findIn returns the first executable of a name in directories, "" if there is none.
 func findIn(dirs []string, name string) string {
 	for _, dir := range dirs {
-		path, err := exec.LookPath(filepath.Join(dir, name))
-		if err == nil {
-			if path, err = filepath.Abs(path); err == nil {
-				return path
-			}
+		path, err := filepath.Abs(filepath.Join(dir, name))
+		if err != nil {
+			continue
+		}
+		if path, err = exec.LookPath(path); err == nil {
+			return path
 		}
 	}
 	return ""
