@@ -71,6 +71,11 @@ type preflightReport struct {
 }
 
 func (p *preflightCmd) run(ctx context.Context) error {
+	for name, digest := range p.sha256 {
+		if err := preflight.CheckDigest(digest); err != nil {
+			return fmt.Errorf("--sha256 %s=%s: %w", name, digest, err)
+		}
+	}
 	host, report, err := p.host()
 	if err != nil {
 		return err

@@ -174,6 +174,14 @@ func artifactNames() (names []string) {
 	return names
 }
 
+// CheckDigest refuses what is no SHA-256 in hex.
+func CheckDigest(s string) error {
+	if !isDigest(s) {
+		return errors.New("that is no SHA-256 in hex")
+	}
+	return nil
+}
+
 func isDigest(s string) bool {
 	raw, err := hex.DecodeString(s)
 	return err == nil && len(raw) == 32
