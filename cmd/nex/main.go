@@ -15,6 +15,8 @@ import (
 	"github.com/choria-io/fisk"
 
 	"nex"
+	"nex/internal/vmnet/forward"
+	"nex/internal/vmnet/tap"
 )
 
 // version is set at build time.
@@ -40,6 +42,16 @@ Exit codes: 0 done, 1 wrong usage or input, 2 refused by a node, 3 NATS or
 node not reachable, 4 no answer in time, 130 interrupted.`
 
 func main() {
+	if tap.Called(os.Args[0], os.Getenv("CNI_COMMAND")) { // nex is a plugin, too
+		os.Exit(tap.Run(os.Stdout))
+	}
+	if address, ok := forward.Called(os.Args); ok { // for a connection of a guest
+		if err := forward.Run(os.Stdin, os.Stdout, address); err != nil {
+			fmt.Fprintln(os.Stderr, "nex:", err)
+			os.Exit(exitUsage)
+		}
+		os.Exit(exitOK)
+	}
 	p := &process{}
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)

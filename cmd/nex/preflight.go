@@ -282,7 +282,8 @@ func (p *preflightCmd) install(ctx context.Context, host *preflight.Host, report
 	in := &preflight.Installer{Host: host, Manifest: manifest, From: p.from, SHA256: maps.Clone(p.sha256), Version: p.installVersion, Progress: p.progress()}
 	defer func() { err = errors.Join(err, in.Close()) }()
 	for _, f := range report.Findings {
-		if f.Result != preflight.Missing || !f.Installable() {
+		wanted := f.Result == preflight.Missing || f.Result == preflight.Warning && p.yes
+		if !wanted || !f.Installable() {
 			continue
 		}
 		step, err := in.Step(f)
@@ -290,6 +291,9 @@ func (p *preflightCmd) install(ctx context.Context, host *preflight.Host, report
 			report.Failed = append(report.Failed, f.Name+": "+err.Error())
 			p.say("⛔ Not installed - %s\n   what: %v", f.Name, err)
 			continue
+		}
+		if f.Result == preflight.Warning && !step.Adds {
+			continue // what is there is not replaced because it is doubtful
 		}
 		if err := p.agree(ctx, f, step); err != nil {
 			return tried, err

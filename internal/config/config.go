@@ -75,8 +75,6 @@ type Config struct {
 	// ResourceDir is the directory of what microVMs boot; "" for the image in the
 	// node's state directory. Kernel, Initramfs and RootFS name files elsewhere.
 	ResourceDir, Kernel, Initramfs, RootFS string
-	// CNI is the network of microVMs.
-	CNI CNI
 	// StateDir is where the node keeps its identity and its records; "" is the
 	// node's default.
 	StateDir string
@@ -86,10 +84,24 @@ type Config struct {
 	PublicServer *PublicServer
 	// Autostart are the workloads that the node starts itself.
 	Autostart []Autostart
+	// CNI is the network of microVMs, and Egress what services in them may reach, nil
+	// for what they need; see package vmnet for both.
+	CNI    CNI
+	Egress []string
 	// Host says what host services there are, and HostAccess which NATS is
 	// behind them, nil for the node's own.
 	Host       hostsvc.Config
 	HostAccess *nex.NATSAccess
+}
+
+// CNI says how the network of microVMs is made. What is zero is vmnet's default.
+type CNI struct {
+	BinPath       []string // directories of plugins
+	ConfDir       string   // directory of configurations
+	InterfaceName string
+	NetworkName   string
+	Subnet        netip.Prefix
+	Nameservers   []netip.Addr
 }
 
 // Limits bound what a node takes. 0 is unlimited.
@@ -128,7 +140,6 @@ func Default() Config {
 		HandshakeTimeout:    5 * time.Second,
 		PingTimeout:         5 * time.Second,
 		ReplayWindow:        time.Minute,
-		CNI:                 CNI{ConfDir: "/etc/cni/conf.d", Network: "fcnet", Interface: "veth0", Subnet: netip.MustParsePrefix("192.168.127.0/24")},
 		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000, Restart: nex.Restart{Policy: nex.RestartNever, ResetMS: 10_000}},
 		Ceilings:            nex.Settings{FunctionTimeoutMS: 600_000, FunctionMemoryMiB: 2048, StopGraceMS: 60_000, Restart: nex.Restart{ResetMS: 3_600_000}},
 	}

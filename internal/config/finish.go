@@ -58,13 +58,12 @@ func (d draft) finish() (Config, error) {
 	if err := signers("admin_issuers", d.AdminIssuers); err != nil {
 		return Config{}, err
 	}
+	if err := network(cfg); err != nil {
+		return Config{}, err
+	}
 	if err := cfg.Host.Validate(); err != nil {
 		return Config{}, err
 	}
-	if err := cfg.CNI.validate(); err != nil {
-		return Config{}, err
-	}
-	cfg.CNI.Subnet = cfg.CNI.Subnet.Masked()
 	if cfg.Autostart, err = autostart(cfg); err != nil {
 		return Config{}, err
 	}

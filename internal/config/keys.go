@@ -86,12 +86,13 @@ func nodeKeys() []Key {
 		{"rootfs_path", Text, Alias, "rootfs_filepath", nil},
 
 		// Network of the machines
-		{"cni.bin_path", Texts, Works, "directories of the CNI plugins; the first is where preflight puts them (default: bin in the state directory, then /opt/cni/bin and /usr/lib/cni)", func(d *draft) any { return &d.CNI.BinPath }},
+		{"cni.bin_path", Texts, Works, "directories of the CNI plugins ptp and host-local; the first is where preflight puts them (default: bin in the state directory, then PATH, /opt/cni/bin and /usr/lib/cni)", func(d *draft) any { return &d.CNI.BinPath }},
 		{"cni.conf_dir", Text, Works, "directory of the CNI configurations (default /etc/cni/conf.d)", func(d *draft) any { return &d.CNI.ConfDir }},
-		{"cni.interface_name", Text, Works, "interface of a microVM's network namespace, in the CNI configuration (default veth0)", func(d *draft) any { return &d.CNI.Interface }},
-		{"cni.network_name", Text, Works, "name of the CNI configuration, NAME.conflist (default fcnet)", func(d *draft) any { return &d.CNI.Network }},
-		{"cni.subnet", Text, Works, "network of the microVMs, in the configuration that preflight writes (default 192.168.127.0/24)", func(d *draft) any { return &d.CNI.Subnet }},
-		{"cni.nameservers", Texts, Works, "name servers of the microVMs, likewise (default those of the host)", func(d *draft) any { return &d.CNI.Nameservers }},
+		{"cni.interface_name", Text, Works, "the plugins' interface in a microVM's network namespace (default veth0)", func(d *draft) any { return &d.CNI.InterfaceName }},
+		{"cni.network_name", Text, Works, "name of the network; NAME.conflist in conf_dir is taken if it exists (default fcnet)", func(d *draft) any { return &d.CNI.NetworkName }},
+		{"cni.subnet", Text, Works, "network of the microVMs; its first address is the host's (default 192.168.127.0/24)", func(d *draft) any { return &d.CNI.Subnet }},
+		{"cni.nameservers", Texts, Works, "name servers of the microVMs (default those of the host that they can reach)", func(d *draft) any { return &d.CNI.Nameservers }},
+		{"egress.allow", Texts, Works, `what services in microVMs may reach: "nats", "dns", or HOST:PORT as in "10.0.0.0/8:5432" (default nats and dns)`, func(d *draft) any { return &d.Egress }},
 		{"internal_node_host", Text, Never, "node and agents talk over a private stream, there is no internal NATS", nil},
 		{"internal_node_port", Natural, Never, "node and agents talk over a private stream, there is no internal NATS", nil},
 		{"preserve_network", Bool, Never, "a network reset removes only what the node made", nil},

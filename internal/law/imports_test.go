@@ -11,13 +11,16 @@ import (
 // root package; packages below internal go by the rest of their path.
 var mayImport = map[string]string{
 	// The public contract, and what stands on nothing else.
-	"cgroup":   "nex",
-	"nex":      "",
-	"confine":  "nex",
-	"keyfile":  "",
-	"law":      "",
-	"sdnotify": "",
-	"undo":     "",
+	"cgroup":        "nex",
+	"nex":           "",
+	"confine":       "nex",
+	"keyfile":       "",
+	"law":           "",
+	"sdnotify":      "",
+	"undo":          "",
+	"vmnet":         "vmnet/forward vmnet/tap",
+	"vmnet/forward": "",
+	"vmnet/tap":     "",
 
 	// The guest's side: the agent runs engines, and alone knows which there are.
 	"cmd/nex-agent":      "agent confine guest",
@@ -35,18 +38,18 @@ var mayImport = map[string]string{
 	"guest": "nex",
 
 	// The node's side. Workloads know guests, never the machines around them.
-	"cmd/nex":             "config keyfile node preflight rootfs sdnotify nex",
-	"node":                "artifact cgroup config confine control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu sdnotify undo workload nex",
-	"config":              "hostsvc nex",
+	"cmd/nex":             "config keyfile node preflight rootfs sdnotify vmnet/forward vmnet/tap nex",
+	"node":                "artifact cgroup config confine control guest hostsvc keyfile machine machine/firecracker machine/ossandbox machine/qemu sdnotify undo vmnet workload nex",
+	"config":              "hostsvc vmnet nex",
 	"control":             "nex",
 	"workload":            "artifact guest undo nex",
 	"machine":             "cgroup confine guest undo nex",
-	"machine/firecracker": "cgroup machine guest undo nex",
+	"machine/firecracker": "cgroup machine guest undo vmnet nex",
 	"machine/ossandbox":   "cgroup machine guest undo nex",
-	"machine/qemu":        "cgroup machine guest undo nex",
+	"machine/qemu":        "cgroup machine guest undo vmnet nex",
 	"artifact":            "nex",
 	"hostsvc":             "guest nex",
-	"preflight":           "cgroup config confine keyfile machine nex",
+	"preflight":           "cgroup config confine keyfile machine vmnet vmnet/tap nex",
 	"rootfs":              "undo nex",
 
 	// Test support. What rawclient knows of the wire it knows from its description.
@@ -66,6 +69,7 @@ var onlyImporter = map[string]string{
 	"github.com/tommie/v8go":                            "runtime/js/v8",
 	"github.com/nlnwa/whatwg-url":                       "runtime/js",
 	"github.com/firecracker-microvm/firecracker-go-sdk": "machine/firecracker",
+	"github.com/google/nftables":                        "vmnet",
 }
 
 func TestImportsRunOneWay(t *testing.T) {

@@ -3,6 +3,7 @@ package nextest
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 )
 
@@ -26,6 +27,28 @@ func Program(t testing.TB, name string) string {
 		missing(t, "there is no "+name+": "+err.Error())
 	}
 	return path
+}
+
+// CNIPlugins returns the directory of the CNI plugins ptp and host-local, which
+// make test builds and names in NEX_TEST_CNI_PLUGINS. Without them the test is
+// skipped, in CI it fails.
+func CNIPlugins(t testing.TB) string {
+	t.Helper()
+	dir := os.Getenv("NEX_TEST_CNI_PLUGINS")
+	for _, name := range []string{"ptp", "host-local"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); dir == "" || err != nil {
+			missing(t, "NEX_TEST_CNI_PLUGINS names no directory with the CNI plugin "+name+"; make test builds it")
+		}
+	}
+	return dir
+}
+
+// Root skips a test that only root can run, or fails it in CI.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		missing(t, "this takes root: network namespaces, interfaces and a firewall")
+	}
 }
 
 // missing skips a test for want of something, or fails it where CI should

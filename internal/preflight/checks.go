@@ -23,7 +23,6 @@ type item string
 const (
 	itemHostLocal   item = "host-local"
 	itemPtp         item = "ptp"
-	itemTap         item = "tc-redirect-tap"
 	itemFirecracker item = "firecracker"
 	itemJailer      item = "jailer"
 	itemConflist    item = "conflist"
@@ -61,7 +60,7 @@ func (p *probe) checks() []check {
 		add(check{groupPlugins, string(i) + " CNI plugin", "it is part of the network of microVMs", i, true, cni, plugin(i)})
 	}
 	add(
-		check{groupPlugins, "tc-redirect-tap CNI plugin", "it connects a microVM to its network; nex is that plugin when it is called by this name", itemTap, true, cni, (*probe).tap},
+		check{groupPlugins, "tc-redirect-tap CNI plugin", "it connects a microVM to its network", "", false, cni, (*probe).tap},
 		check{groupBinaries, "Firecracker VM binary", "it runs microVMs", itemFirecracker, true, fc, (*probe).firecracker},
 		check{groupBinaries, "Firecracker jailer binary", "it starts Firecracker as another user in a directory of its own", itemJailer, true, fc && root, (*probe).jailer},
 		check{groupBinaries, "QEMU VM binary", "it runs microVMs where Firecracker does not", "", true, p.vmm == nex.SandboxQEMU, (*probe).qemu},

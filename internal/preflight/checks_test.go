@@ -188,7 +188,7 @@ func TestForStart(t *testing.T) {
 	}
 	h.Settings.Sandbox = nex.SandboxFirecracker
 	_, err = ForStart(t.Context(), h)
-	for _, name := range []string{"Firecracker VM binary", "ptp CNI plugin", "VMLinux Kernel", "Root Filesystem Template", "CNI Configuration"} {
+	for _, name := range []string{"Firecracker VM binary", "ptp CNI plugin", "VMLinux Kernel", "Root Filesystem Template"} {
 		if err == nil || !strings.Contains(err.Error(), "⛔ Dependency Missing - "+name) {
 			t.Errorf("of a bare host for Firecracker: %v", err)
 		}

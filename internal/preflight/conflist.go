@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"nex/internal/config"
+	"nex/internal/vmnet"
+	"nex/internal/vmnet/tap"
 )
 
 // conflist is the configuration of a CNI network, see the CNI specification
@@ -32,21 +35,28 @@ type cniDNS struct {
 }
 
 type cniIPAM struct {
-	Type       string `json:"type"`
-	Subnet     string `json:"subnet"`
-	ResolvConf string `json:"resolvConf,omitempty"`
+	Type    string `json:"type"`
+	Subnet  string `json:"subnet"`
+	DataDir string `json:"dataDir,omitempty"`
 }
 
-// newConflist makes the configuration of the network that microVMs are in.
-func newConflist(c config.CNI) []byte {
-	ptp := cniPlugin{Type: string(itemPtp), IPMasq: true, IPAM: &cniIPAM{Type: string(itemHostLocal), Subnet: c.Subnet.String(), ResolvConf: "/etc/resolv.conf"}}
+// newConflist makes the configuration of the network that microVMs are in: what
+// a node does without one, to be changed by its operator. Addresses are leased
+// below the state directory. The firewall of the node hides those of machines,
+// and so the plugin need not ("ipMasq").
+func newConflist(c config.CNI, stateDir string) []byte {
+	subnet := vmnet.DefaultSubnet
+	if c.Subnet.IsValid() {
+		subnet = c.Subnet.String()
+	}
+	ptp := cniPlugin{Type: string(itemPtp), IPAM: &cniIPAM{Type: string(itemHostLocal), Subnet: subnet, DataDir: filepath.Join(stateDir, "cni", "leases")}}
 	if len(c.Nameservers) > 0 {
-		ptp.DNS, ptp.IPAM.ResolvConf = &cniDNS{}, ""
+		ptp.DNS = &cniDNS{}
 		for _, n := range c.Nameservers {
 			ptp.DNS.Nameservers = append(ptp.DNS.Nameservers, n.String())
 		}
 	}
-	data, err := json.MarshalIndent(conflist{Name: c.Network, CNIVersion: "0.4.0", Plugins: []cniPlugin{ptp, {Type: string(itemTap)}}}, "", "  ")
+	data, err := json.MarshalIndent(conflist{Name: c.Name(), CNIVersion: "1.0.0", Plugins: []cniPlugin{ptp, {Type: tap.Name}}}, "", "  ")
 	if err != nil {
 		panic(err) // there is nothing in it that JSON does not have
 	}
@@ -71,8 +81,8 @@ func parseConflist(data []byte) (c conflist, err error) {
 	if len(c.Plugins) == 0 {
 		return conflist{}, errors.New("it has no plugins")
 	}
-	if last := c.Plugins[len(c.Plugins)-1].Type; last != string(itemTap) {
-		return conflist{}, fmt.Errorf("its last plugin is %.40q, and must be %s: without it a microVM is not connected", last, itemTap)
+	if last := c.Plugins[len(c.Plugins)-1].Type; last != tap.Name {
+		return conflist{}, fmt.Errorf("its last plugin is %.40q, and must be %s: without it a microVM is not connected", last, tap.Name)
 	}
 	return c, nil
 }
@@ -90,21 +100,21 @@ func (c conflist) masquerades() bool {
 
 func (p *probe) conflist(context.Context) Finding {
 	f := p.conflistFile()
-	f.Searched = []string{p.Settings.CNI.ConfDir}
+	f.Searched = []string{filepath.Dir(p.Settings.CNI.Conflist())}
 	return f
 }
 
 func (p *probe) conflistFile() Finding {
 	path := p.Settings.CNI.Conflist()
 	c, err := readConflist(path)
-	const fix = "let nex node preflight write it, or write it as the CNI specification has it, with the plugins ptp and tc-redirect-tap"
+	const fix = "write it as the CNI specification has it, with the plugins ptp and tc-redirect-tap, or remove it, and the node does with one of its own"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return missing("there is no "+path, fix)
+		return doubtful("there is no "+path+", and the node does with one of its own", "to change the network, have nex node preflight --yes write it, and edit it")
 	case err != nil:
-		return missing(path+": "+err.Error(), fix+"; remove the present one first")
-	case c.Name != p.Settings.CNI.Network:
-		return missing(fmt.Sprintf("%s is for the network %.60q, and \"cni.network_name\" is %q", path, c.Name, p.Settings.CNI.Network), "give both one name")
+		return missing(path+": "+err.Error(), fix)
+	case c.Name != p.Settings.CNI.Name():
+		return missing(fmt.Sprintf("%s is for the network %.60q, and \"cni.network_name\" is %q", path, c.Name, p.Settings.CNI.Name()), "give both one name")
 	}
 	return found(path, "")
 }

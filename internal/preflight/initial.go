@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"nex/internal/config"
+	"nex/internal/vmnet"
 )
 
 // InitialConfig makes a configuration to begin with: of a node that has microVMs
@@ -30,9 +30,8 @@ func InitialConfig(sandbox bool, stateDir string) []byte {
 		Tags      map[string]string `json:"tags"`
 	}{Pool: 1, Tags: map[string]string{"simple": "true"}, NoSandbox: !sandbox}
 	if sandbox {
-		usual := config.Default().CNI
 		file.Dir = filepath.Join(stateDir, "images", "default")
-		file.CNI = &cni{usual.Network, usual.Interface, usual.Subnet.String()}
+		file.CNI = &cni{vmnet.DefaultNetwork, vmnet.DefaultInterface, vmnet.DefaultSubnet}
 		file.Template = &template{1, 256}
 	}
 	data, err := json.MarshalIndent(file, "", "  ")

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +33,7 @@ type Installer struct {
 // Step is something that can be done about a finding.
 type Step struct {
 	Text string // what will be done, for who is asked to agree
+	Adds bool   // it makes a file that is optional, and not there
 	do   func(context.Context) (Installed, error)
 }
 
@@ -44,8 +44,6 @@ func (i *Installer) Step(f Finding) (Step, error) {
 		return Step{}, errors.New("this is not for nex to install")
 	case itemConflist:
 		return i.writeConflist()
-	case itemTap:
-		return i.linkTap()
 	}
 	to := i.target(f.item)
 	if i.From != "" {
@@ -81,7 +79,7 @@ func (i *Installer) target(name item) string {
 	s, state := i.Host.Settings, i.Host.StateDir
 	kernel, initramfs, rootfs := s.Image(state)
 	switch name {
-	case itemHostLocal, itemPtp, itemTap:
+	case itemHostLocal, itemPtp:
 		return filepath.Join(s.PluginDirs(state)[0], string(name))
 	case itemKernel:
 		return kernel
@@ -112,38 +110,12 @@ func (i *Installer) writeConflist() (Step, error) {
 	if _, err := os.Lstat(path); err == nil {
 		return Step{}, fmt.Errorf("%s is there, and is not overwritten: remove it, or name another network in \"cni.network_name\"", path)
 	}
-	return Step{Text: "write " + path, do: func(context.Context) (Installed, error) {
-		data := newConflist(i.Host.Settings.CNI)
+	return Step{Text: "write " + path, Adds: true, do: func(context.Context) (Installed, error) {
+		data := newConflist(i.Host.Settings.CNI, i.Host.StateDir)
 		return put(path, 0o644, "nex", func(w io.Writer) error {
 			_, err := w.Write(data)
 			return err
 		})
-	}}, nil
-}
-
-func (i *Installer) linkTap() (Step, error) {
-	if runtime.GOOS != "linux" {
-		return Step{}, errors.New("this is not Linux")
-	}
-	path := i.target(itemTap)
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSymlink {
-		return Step{}, fmt.Errorf("%s is there and is no program: remove it", path)
-	}
-	return Step{Text: "link " + path + " to " + i.Host.Program, do: func(context.Context) (Installed, error) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return Installed{}, err
-		}
-		beside := path + ".new"
-		if err := os.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return Installed{}, err
-		}
-		if err := os.Symlink(i.Host.Program, beside); err != nil {
-			return Installed{}, err
-		}
-		if err := os.Rename(beside, path); err != nil {
-			return Installed{}, err
-		}
-		return Installed{Path: path, Link: i.Host.Program, Source: "nex"}, syncDir(filepath.Dir(path))
 	}}, nil
 }
 

@@ -166,7 +166,7 @@ func TestInstallFromDirectory(t *testing.T) {
 func TestConflistIsWrittenOnce(t *testing.T) {
 	h := testHost(t)
 	p := h.probe()
-	if f := p.conflist(t.Context()); f.Result != Missing {
+	if f := p.conflist(t.Context()); f.Result != Warning { // the node has its own
 		t.Fatalf("before: %v", f)
 	}
 	if _, err := install(t, &Installer{Host: h}, itemConflist); err != nil {
@@ -194,39 +194,26 @@ func TestConflistIsWrittenOnce(t *testing.T) {
 	}
 }
 
-func TestTapIsALinkToNex(t *testing.T) {
+// TestTapIsNexItself: but for that of an operator.
+func TestTapIsNexItself(t *testing.T) {
 	h := testHost(t)
-	path := filepath.Join(h.Settings.CNI.BinPath[0], "tc-redirect-tap")
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("/nowhere/nex", path); err != nil { // of a nex that was moved
-		t.Fatal(err)
-	}
 	p := h.probe()
-	if f := p.tap(t.Context()); f.Result != Missing {
-		t.Fatalf("before: %v", f)
+	if f := p.tap(t.Context()); f.Result != OK || f.Found != h.Program || f.Detail != "nex itself" {
+		t.Errorf("nobody's: %+v", f)
 	}
-	if _, err := install(t, &Installer{Host: h}, itemTap); err != nil {
-		t.Fatal(err)
+	path := program(t, h.Settings.CNI.BinPath[0], "tc-redirect-tap", "mine")
+	if f := p.tap(t.Context()); f.Result != OK || f.Found != path || f.Detail != "" {
+		t.Errorf("the operator's: %+v", f)
 	}
-	if f := p.tap(t.Context()); f.Result != OK || f.Found != path || f.Detail != "nex itself" {
-		t.Errorf("after: %+v", f)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := install(t, &Installer{Host: h}, itemTap)
-	wantError(t, err, "is no program")
 }
 
 func TestVerify(t *testing.T) {
 	h := testHost(t)
-	in := &Installer{Host: h}
-	for _, name := range []item{itemConflist, itemTap, itemTap} {
+	in := &Installer{Host: h, From: t.TempDir()}
+	if err := os.WriteFile(filepath.Join(in.From, "ptp"), []byte("plugin"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []item{itemConflist, itemPtp, itemPtp} {
 		if _, err := install(t, in, name); err != nil {
 			t.Fatal(err)
 		}
@@ -245,18 +232,11 @@ func TestVerify(t *testing.T) {
 	if got := problems(); got[0] != "" || got[1] != "" {
 		t.Errorf("at once: %q", got)
 	}
-	tap := filepath.Join(h.Settings.CNI.BinPath[0], "tc-redirect-tap")
-	if err := errors.Join(os.WriteFile(h.Settings.CNI.Conflist(), nil, 0o600), os.Remove(tap), os.Symlink("/bin/sh", tap)); err != nil {
+	if err := errors.Join(os.WriteFile(h.Settings.CNI.Conflist(), nil, 0o600), os.Remove(filepath.Join(h.Settings.CNI.BinPath[0], "ptp"))); err != nil {
 		t.Fatal(err)
 	}
-	if got := problems(); !strings.Contains(got[0], "its SHA-256 is "+sum(nil)) || !strings.Contains(got[1], "it points to /bin/sh") {
-		t.Errorf("changed: %q", got)
-	}
-	if err := os.Remove(tap); err != nil {
-		t.Fatal(err)
-	}
-	if got := problems(); !strings.Contains(got[1], "no such file") {
-		t.Errorf("removed: %q", got)
+	if got := problems(); !strings.Contains(got[0], "its SHA-256 is "+sum(nil)) || !strings.Contains(got[1], "no such file") {
+		t.Errorf("changed and removed: %q", got)
 	}
 	if err := os.WriteFile(filepath.Join(h.StateDir, recordName), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
@@ -386,9 +366,9 @@ func FuzzSums(f *testing.F) {
 }
 
 func FuzzConflist(f *testing.F) {
-	f.Add(newConflist(config.Default().CNI))
+	f.Add(newConflist(config.Default().CNI, "/s"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if c, err := parseConflist(data); err == nil && c.Plugins[len(c.Plugins)-1].Type != string(itemTap) {
+		if c, err := parseConflist(data); err == nil && c.Plugins[len(c.Plugins)-1].Type != "tc-redirect-tap" {
 			t.Errorf("accepted %s", data)
 		}
 	})

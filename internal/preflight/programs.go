@@ -3,7 +3,6 @@ package preflight
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"nex/internal/machine"
+	"nex/internal/vmnet/tap"
 )
 
 // qemuProgram is QEMU for the one processor that microVMs are made for.
@@ -59,26 +59,12 @@ func plugin(name item) func(*probe, context.Context) Finding {
 }
 
 func (p *probe) tap(context.Context) Finding {
-	dirs := p.Settings.PluginDirs(p.StateDir)
-	f := missing("it is in none of "+strings.Join(dirs, ", "), "let nex node preflight make a link of that name to "+p.Program)
-	if path := findIn(dirs, string(itemTap)); path != "" {
-		f = found(path, "")
-		if same(path, p.Program) {
-			f.Detail = "nex itself"
-		}
+	f := found(p.Program, "nex itself")
+	f.Searched = p.Settings.PluginDirs(p.StateDir)
+	if path := findIn(f.Searched, tap.Name); path != "" { // of the operator, who goes first
+		f.Found, f.Detail = path, ""
 	}
-	f.Searched = dirs
 	return f
-}
-
-// same reports whether two paths are of one file.
-func same(a, b string) bool {
-	x, err := os.Stat(a)
-	if err != nil {
-		return false
-	}
-	y, err := os.Stat(b)
-	return err == nil && os.SameFile(x, y)
 }
 
 // program finds a program and has its version looked at.

@@ -18,10 +18,9 @@ const recordName = "installed.json"
 // Installed is a file that was installed, as it was then.
 type Installed struct {
 	Path   string    `json:"path"`
-	SHA256 string    `json:"sha256,omitempty"` // in hex
-	Link   string    `json:"link,omitempty"`   // what it points to, if it is a symbolic link
-	Size   int64     `json:"size,omitempty"`   // bytes
-	Source string    `json:"source"`           // a URL, a file, or "nex"
+	SHA256 string    `json:"sha256"` // in hex
+	Size   int64     `json:"size"`   // bytes
+	Source string    `json:"source"` // a URL, a file, or "nex"
 	At     time.Time `json:"at"`
 }
 
@@ -76,20 +75,11 @@ func Verify(ctx context.Context, state string) ([]Verified, error) {
 	all := make([]Verified, 0, len(list))
 	for _, i := range list {
 		v := Verified{Installed: i}
-		if i.Link != "" {
-			to, err := os.Readlink(i.Path)
-			if err != nil {
-				v.Problem = err.Error()
-			} else if to != i.Link {
-				v.Problem = fmt.Sprintf("it points to %s, and did to %s", to, i.Link)
-			}
-		} else {
-			got, _, err := digestOf(ctx, i.Path)
-			if err != nil {
-				v.Problem = err.Error()
-			} else if got != i.SHA256 {
-				v.Problem = fmt.Sprintf("its SHA-256 is %s, and was %s", got, i.SHA256)
-			}
+		got, _, err := digestOf(ctx, i.Path)
+		if err != nil {
+			v.Problem = err.Error()
+		} else if got != i.SHA256 {
+			v.Problem = fmt.Sprintf("its SHA-256 is %s, and was %s", got, i.SHA256)
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -1,0 +1,205 @@
+package vmnet
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"nex/internal/nextest"
+)
+
+// newNetwork returns a network whose plugins are real ones.
+func newNetwork(t *testing.T, change func(*Config)) *Network {
+	t.Helper()
+	nextest.Root(t)
+	plugins := nextest.CNIPlugins(t)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Node: "ntest", StateDir: t.TempDir(), Program: program, BinPath: []string{plugins}, Nameservers: []netip.Addr{netip.MustParseAddr("192.168.127.1")}}
+	if change != nil {
+		change(&cfg)
+	}
+	n, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// attach makes the network of a machine, which the test's end undoes.
+func attach(t *testing.T, n *Network, id string) (*NIC, string) {
+	t.Helper()
+	dir := t.TempDir()
+	nic, err := n.Attach(t.Context(), id, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Detach(t.Context(), id, dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return nic, dir
+}
+
+// booted is what is behind a machine's tap in place of a VMM and a guest: a network
+// namespace with real sockets, whose card is a tap too.
+type booted struct{ path string }
+
+// boot connects a namespace to the tap of a card.
+func boot(t *testing.T, nic *NIC) *booted {
+	t.Helper()
+	outer, err := OpenTap(nic, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plug(t, filepath.Base(nic.NetNS), outer, nic)
+}
+
+// plug connects a namespace to a cable, of which a read or a write is a frame.
+func plug(t *testing.T, name string, cable *os.File, nic *NIC) *booted {
+	t.Helper()
+	g := &booted{path: filepath.Join(netnsDir, "guest-"+name)}
+	if err := makeNetNS(g.path); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := removeNetNS(g.path); err != nil {
+			t.Error(err)
+		}
+	})
+	err := Within(g.path, func() error {
+		return netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_ONE_QUEUE})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner, err := OpenTap(&NIC{NetNS: g.path, Tap: "eth0"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Within(g.path, func() error {
+		eth0, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return errors.Join(
+			netlink.LinkSetHardwareAddr(eth0, nic.MAC),
+			netlink.LinkSetUp(eth0),
+			netlink.AddrAdd(eth0, &netlink.Addr{IPNet: &net.IPNet{IP: nic.IP.AsSlice(), Mask: nic.Mask}}),
+			netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: nic.Gateway.AsSlice()}),
+		)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for _, pair := range [][2]*os.File{{cable, inner}, {inner, cable}} {
+		wg.Go(func() { io.CopyBuffer(onlyWriter{pair[0]}, onlyReader{pair[1]}, make([]byte, 65536)) })
+	}
+	t.Cleanup(func() {
+		cable.Close()
+		inner.Close()
+		wg.Wait()
+	})
+	return g
+}
+
+// A read of a tap is a frame; copies must not be clever.
+type (
+	onlyReader struct{ io.Reader }
+	onlyWriter struct{ io.Writer }
+)
+
+// patience is how long an answer may take that is expected to come, and briefly
+// how long one is waited for that is not.
+const (
+	patience = 10 * time.Second
+	briefly  = 400 * time.Millisecond
+)
+
+// dial connects from the guest and wants the greeting of a server.
+func (g *booted) dial(network, address string, within time.Duration) error {
+	return Within(g.path, func() error { return greet(network, address, within) })
+}
+
+// greet connects to a server of [serve].
+func greet(network, address string, within time.Duration) error {
+	conn, err := net.DialTimeout(network, address, within)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(within))
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(conn, make([]byte, 5))
+	return err
+}
+
+// serve returns what comes to a port, over TCP and UDP, of all addresses of the
+// namespace it is called in.
+func serve(t *testing.T, address string) {
+	t.Helper()
+	l, err := net.Listen("tcp4", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := net.ListenPacket("udp4", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { defer conn.Close(); io.Copy(conn, conn) })
+		}
+	})
+	wg.Go(func() {
+		for b := make([]byte, 1500); ; {
+			n, from, err := p.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			p.WriteTo(b[:n], from)
+		}
+	})
+	t.Cleanup(func() { l.Close(); p.Close(); wg.Wait() })
+}
+
+// give gives an interface of this namespace an address, and takes it at the end.
+func give(t *testing.T, name, cidr string) {
+	t.Helper()
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := netlink.ParseAddr(cidr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.AddrAdd(link, addr); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := netlink.AddrDel(link, addr); err != nil && !errors.Is(err, unix.ENODEV) {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,142 @@
+package vmnet
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+)
+
+// TestReach connects from a guest to what the rules allow and to what they do not.
+func TestReach(t *testing.T) {
+	n := newNetwork(t, nil)
+	nic, _ := attach(t, n, "one")
+	g := boot(t, nic)
+	serve(t, ":4222")
+	serve(t, ":53")
+	serve(t, ":9999")
+	serve(t, ":80")
+	give(t, "lo", "169.254.169.254/32")
+	give(t, "lo", "10.77.0.1/32")
+
+	if err := g.dial("tcp", "192.168.127.1:4222", briefly); err == nil {
+		t.Error("the link carries before it is enabled")
+	}
+	if err := n.Enable(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		network, address string
+		reached          bool
+	}{
+		{"tcp", "192.168.127.1:4222", true},
+		{"udp", "192.168.127.1:53", true},
+		{"tcp", "192.168.127.1:53", true},
+		{"udp", "192.168.127.1:4222", false},
+		{"tcp", "192.168.127.1:9999", false},
+		{"udp", "192.168.127.1:9999", false},
+		{"tcp", "10.77.0.1:4222", false},
+		{"tcp", "10.77.0.1:9999", false},
+		{"tcp", "169.254.169.254:80", false},
+		{"udp", "169.254.169.254:80", false},
+	} {
+		wait := briefly
+		if test.reached {
+			wait = patience
+		}
+		if err := g.dial(test.network, test.address, wait); (err == nil) != test.reached {
+			t.Errorf("%s %s: %v", test.network, test.address, err)
+		}
+	}
+}
+
+// TestNothingStays looks for what is left of machines that were detached or swept.
+func TestNothingStays(t *testing.T) {
+	n := newNetwork(t, nil)
+	before := host(t)
+	dirs := map[string]string{"one": t.TempDir(), "two": t.TempDir()}
+	for id, dir := range dirs {
+		if _, err := n.Attach(t.Context(), id, dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if during := host(t); during == before {
+		t.Fatal("nothing was made")
+	}
+	if err := n.Detach(t.Context(), "one", dirs["one"]); err != nil {
+		t.Error(err)
+	}
+	again, err := New(t.Context(), n.cfg) // the next process of the node
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Sweep(t.Context(), dirs["two"]); err != nil {
+		t.Error(err)
+	}
+	if after := host(t); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	for id, dir := range dirs {
+		if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+			t.Errorf("the directory of %s: %v, %v", id, files, err)
+		}
+		if err := again.Detach(t.Context(), id, dir); err != nil {
+			t.Errorf("once more: %v", err)
+		}
+		if err := again.Sweep(t.Context(), dir); err != nil {
+			t.Errorf("once more: %v", err)
+		}
+	}
+	leases, err := filepath.Glob(filepath.Join(n.cfg.StateDir, "cni", "leases", "*", "192.*"))
+	if err != nil || len(leases) > 0 {
+		t.Errorf("leases: %v, %v", leases, err)
+	}
+	cached, err := filepath.Glob(filepath.Join(n.cfg.StateDir, "cni", "cache", "*", "*"))
+	if err != nil || len(cached) > 0 {
+		t.Errorf("results: %v, %v", cached, err)
+	}
+}
+
+// host describes what machines could leave on a host.
+func host(t *testing.T) string {
+	t.Helper()
+	var all []string
+	links, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		all = append(all, "link "+l.Attrs().Name)
+	}
+	names, err := filepath.Glob(netnsDir + "/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all = append(all, names...)
+	conn, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := conn.ListTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables {
+		all = append(all, "table "+table.Name)
+	}
+	neighbours, err := netlink.NeighList(0, netlink.FAMILY_V4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range neighbours {
+		all = append(all, "neighbour "+n.IP.String())
+	}
+	forward, err := os.ReadFile(forwardFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(append(all, "forwarding "+string(forward)), "\n")
+}
