@@ -44,17 +44,6 @@ func newFirewall(table string, opened []opening) (*firewall, error) {
 	return &firewall{table: table, opened: opened}, nil
 }
 
-// beyond returns a rule that opens something which is not one address, "" if there
-// is none.
-func (f *firewall) beyond() string {
-	for _, o := range f.opened {
-		if o.net.Bits() < 32 {
-			return o.rule
-		}
-	}
-	return ""
-}
-
 func (f *firewall) inet() *nftables.Table {
 	return &nftables.Table{Name: f.table, Family: nftables.TableFamilyINet}
 }

@@ -60,6 +60,9 @@ func New(ctx context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := cfg.checkForwarding(opened); err != nil {
+		return nil, err
+	}
 	if n.wall, err = newFirewall("nex-"+cfg.Node, opened); err != nil {
 		return nil, err
 	}
@@ -86,12 +89,12 @@ func (n *Network) Attach(ctx context.Context, id, dir string) (*NIC, error) {
 	if old, err := readRecord(dir); err != nil || old != nil {
 		return nil, errors.Join(err, fmt.Errorf("machine %s has a network already", id))
 	}
+	if _, err := os.Lstat(netnsPath(id)); err == nil {
+		return nil, fmt.Errorf("machine %s: there is a network namespace %s that its record does not tell of; if it is nobody's, remove it: ip netns delete nex-%s", id, netnsPath(id), id)
+	}
 	forward, err := forwarding()
 	if err != nil {
 		return nil, err
-	}
-	if !forward && n.wall.beyond() != "" && !n.list.DisableCheck {
-		n.cfg.Log.Debug("forwarding of IPv4 is off on this host", "needed_for", n.wall.beyond())
 	}
 	r := record{
 		Version: 1, ID: id, NetNS: netnsPath(id), Table: n.wall.table, Chain: "guest-" + id,
@@ -258,7 +261,11 @@ func (n *Network) undo(ctx context.Context, r record, dir string) error {
 	list, err := libcni.NetworkConfFromBytes(r.Network)
 	did("network configuration", err)
 	if err == nil {
-		did("CNI", n.cni.DelNetworkList(ctx, list, n.runtime(r)))
+		run := n.runtime(r)
+		if !isNetNS(r.NetNS) { // killed before it was one, or gone with a restart of the host
+			run.NetNS = ""
+		}
+		did("CNI", n.cni.DelNetworkList(ctx, list, run))
 	}
 	did("network namespace", removeNetNS(r.NetNS))
 	did("interface of the host", removeVeth(r))
@@ -319,20 +326,4 @@ func (n *Network) forget(r record) {
 	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, either...); err != nil {
 		n.cfg.Log.Debug("connections of a machine are remembered until they time out", "machine", r.ID, "error", err)
 	}
-}
-
-// forwardFile says whether the host forwards packets of IPv4.
-const forwardFile = "/proc/sys/net/ipv4/ip_forward"
-
-func forwarding() (bool, error) {
-	data, err := os.ReadFile(forwardFile)
-	return strings.TrimSpace(string(data)) == "1", err
-}
-
-func setForwarding(on bool) error {
-	value := "0"
-	if on {
-		value = "1"
-	}
-	return os.WriteFile(forwardFile, []byte(value), 0o644)
 }
