@@ -188,7 +188,7 @@ func (p *probe) forwarding(context.Context) Finding {
 		return doubtful(err.Error(), "")
 	}
 	if strings.TrimSpace(string(on)) != "1" {
-		return doubtful("it is off; the CNI plugin ptp turns it on with the first machine", "sysctl -w net.ipv4.ip_forward=1")
+		return doubtful("it is off: machines reach this host and nothing beyond it, whatever \"egress\" allows", "sysctl -w net.ipv4.ip_forward=1, and a file in /etc/sysctl.d")
 	}
 	return found(path, "")
 }
