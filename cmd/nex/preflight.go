@@ -212,6 +212,15 @@ func (p *preflightCmd) say(format string, args ...any) {
 	}
 }
 
+// some is the beginning of a list, for a heading.
+func some(dirs []string) string {
+	const most = 3
+	if len(dirs) <= most {
+		return strings.Join(dirs, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(dirs[:most], ", "), len(dirs)-most)
+}
+
 // indented prints a line of what --verbose adds.
 func (p *preflightCmd) indented(text string) {
 	if !p.json {
@@ -233,7 +242,7 @@ func (p *preflightCmd) print(found []preflight.Finding) {
 		}
 		if f.Group != group {
 			group = f.Group
-			p.say("Validating - %s [%s]", group, strings.Join(searched[group], ", "))
+			p.say("Validating - %s [%s]", group, some(searched[group]))
 		}
 		p.say("%s", f)
 		if !p.verbose {

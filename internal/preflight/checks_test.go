@@ -329,13 +329,28 @@ func TestNATS(t *testing.T) {
 	}
 	s.Shutdown()
 	s.WaitForShutdown()
-	if a, b, c := natsFindings(t, h); a.Result != Missing || b.Result != Missing || c.Result != Missing {
+	if a, b, c := natsFindings(t, h); a.Result != Missing || b.Result != Missing || c.Result != Missing || !strings.HasPrefix(a.Detail, "127.0.0.1:") {
 		t.Errorf("gone: %v %v %v", a, b, c)
 	}
 	h.Settings.PublicServer, h.Server = &config.PublicServer{}, ""
 	h.Settings.PublicServer.Host, h.Settings.PublicServer.Port = "127.0.0.1", server.RANDOM_PORT
 	if a, b, c := natsFindings(t, h); a.Result != NotNeeded || b.Result != NotNeeded || c.Result != NotNeeded {
 		t.Errorf("its own: %v %v %v", a, b, c)
+	}
+}
+
+func TestHostsAreNamedWithoutSecrets(t *testing.T) {
+	for servers, want := range map[string]string{
+		"nats://user:secret@a:4222, tls://secret@b": "a:4222, b",
+		"localhost":           "localhost",
+		"localhost:4222":      "localhost:4222",
+		"secret@example:4222": "(not a URL)",
+		"nats://%zz:secret@a": "(not a URL)",
+		"user:secret@a:4222":  "a:4222",
+	} {
+		if got := hosts(servers); got != want {
+			t.Errorf("%s: got %q, want %q", servers, got, want)
+		}
 	}
 }
 

@@ -1,9 +1,11 @@
 package preflight
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,9 +42,27 @@ func (p *probe) hangUp() {
 func (p *probe) reachable(context.Context) Finding {
 	nc, err := p.dial()
 	if err != nil {
-		return missing(err.Error(), "start one (nats-server -js, or nex dev to try Nex), or say where it is and who connects, with -s, --creds, --nkey, --user or --context")
+		return missing(fmt.Sprintf("%s: %v", hosts(p.Server), err), "start one (nats-server -js, or nex dev to try Nex), or say where it is and who connects, with -s, --creds, --nkey, --user or --context")
 	}
 	return found(nc.ConnectedUrlRedacted(), "nats-server "+nc.ConnectedServerVersion())
+}
+
+// hosts are those in NATS URLs separated by commas, without users and passwords.
+func hosts(servers string) string {
+	var all []string
+	for s := range strings.SplitSeq(servers, ",") {
+		u, err := url.Parse(strings.TrimSpace(s))
+		switch {
+		case err != nil:
+			all = append(all, "(not a URL)")
+		case u.Host == "": // as in localhost, or localhost:4222
+			_, after, _ := strings.Cut(s, "@")
+			all = append(all, cmp.Or(after, strings.TrimSpace(s)))
+		default:
+			all = append(all, u.Host)
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 const noConnection = "it is not known: there is no NATS server to ask"

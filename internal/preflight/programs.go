@@ -48,7 +48,7 @@ func (p *probe) has(program string) bool {
 func plugin(name item) func(*probe, context.Context) Finding {
 	return func(p *probe, _ context.Context) Finding {
 		dirs := p.Settings.PluginDirs(p.StateDir)
-		f := missing("it is in none of "+strings.Join(dirs, ", "),
+		f := missing("it is in none of the directories that are searched (\"cni.bin_path\")",
 			"install it (on Debian: apt-get install containernetworking-plugins), name its directory in \"cni.bin_path\", or let nex node preflight install it")
 		if path := findIn(dirs, string(name)); path != "" {
 			f = found(path, "")
