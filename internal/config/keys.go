@@ -75,7 +75,7 @@ func nodeKeys() []Key {
 		{"rate_limiters.iops.one_time_burst", Natural, Later, "operations beyond the rate, once", nil},
 		{"rate_limiters.iops.refill_time", Natural, Later, "milliseconds in which size is refilled", nil},
 		{"rate_limiters.iops.size", Natural, Later, "operations per refill time", nil},
-		{"bin_path", Texts, Works, "directories where firecracker, jailer and qemu-system-x86_64 are looked for; the first is where preflight puts them (default: bin in the state directory, then PATH)", func(d *draft) any { return &d.BinPath }},
+		{"bin_path", Texts, Works, "directories where firecracker, jailer and qemu-system-x86_64 are looked for before PATH; the first is where preflight puts them (default: bin in the state directory)", func(d *draft) any { return &d.BinPath }},
 		{"default_resource_dir", Text, Works, "directory of vmlinux, initramfs and rootfs.ext4, which microVMs boot (default: images/default in the state directory)", func(d *draft) any { return &d.ResourceDir }},
 		{"kernel_filepath", Text, Works, "kernel of a microVM, instead of the one there", func(d *draft) any { return &d.Kernel }},
 		{"initramfs_filepath", Text, Works, "initramfs of a microVM, likewise", func(d *draft) any { return &d.Initramfs }},

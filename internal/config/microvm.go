@@ -23,14 +23,15 @@ func (c CNI) Name() string { return cmp.Or(c.NetworkName, vmnet.DefaultNetwork) 
 // ProgramDirs are the directories that the programs of microVMs are looked for
 // in, given the node's state directory. The first is where they are installed.
 func (c Config) ProgramDirs(state string) []string {
-	if len(c.BinPath) > 0 {
-		return c.BinPath
-	}
-	return usualDirs(state)
+	return andPath(c.BinPath, state)
 }
 
-func usualDirs(state string) []string {
-	dirs := []string{filepath.Join(state, "bin")}
+// andPath returns directories, or else bin in the state directory, and those of PATH.
+func andPath(first []string, state string) []string {
+	dirs := slices.Clone(first)
+	if len(dirs) == 0 {
+		dirs = []string{filepath.Join(state, "bin")}
+	}
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 		if filepath.IsAbs(dir) && !slices.Contains(dirs, dir) { // not where the node happens to be
 			dirs = append(dirs, dir)
@@ -44,7 +45,7 @@ func (c Config) PluginDirs(state string) []string {
 	if len(c.CNI.BinPath) > 0 {
 		return c.CNI.BinPath
 	}
-	return append(usualDirs(state), "/opt/cni/bin", "/usr/lib/cni")
+	return append(andPath(nil, state), "/opt/cni/bin", "/usr/lib/cni")
 }
 
 // Image are the paths of what microVMs boot, given the node's state directory.
