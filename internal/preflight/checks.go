@@ -57,7 +57,7 @@ func (p *probe) checks() []check {
 		check{groupHost, "clock", "claims that sign requests expire by it", "", false, true, (*probe).clock},
 	)
 	for _, i := range []item{itemHostLocal, itemPtp} {
-		add(check{groupPlugins, string(i) + " CNI plugin", "it is part of the network of microVMs", i, true, cni, plugin(i)})
+		add(check{groupPlugins, string(i) + " CNI plugin", "it is part of the network of microVMs", i, fc, cni, plugin(i)})
 	}
 	add(
 		check{groupPlugins, "tc-redirect-tap CNI plugin", "it connects a microVM to its network", "", false, cni, (*probe).tap},
