@@ -25,6 +25,7 @@ func (c *cli) addNode(ctx context.Context, app *fisk.Application) {
 	c.addNodeProbe(ctx, node)
 	c.addNodePlan(ctx, node)
 	c.addNodeUp(ctx, node)
+	c.addNodePreflight(ctx, node)
 	node.Command("config", "List the keys of a node's configuration file").Action(func(*fisk.ParseContext) error { return c.nodeConfig() })
 }
 

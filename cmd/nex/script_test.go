@@ -37,6 +37,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
+		Condition:           condition,
 		Setup: func(e *testscript.Env) error {
 			return setUp(e, natsCLI)
 		},
@@ -45,6 +46,7 @@ func TestScripts(t *testing.T) {
 			"nodes":   awaitNodes,
 			"answers": awaitAnswer,
 			"replace": replaceFile,
+			"serves":  serveFiles,
 			"nothing": nothingLeft,
 			"manager": startManager,
 			"hears":   managerHears,

@@ -3,13 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/choria-io/fisk"
 
 	"nex"
 	"nex/internal/config"
 	"nex/internal/node"
+	"nex/internal/preflight"
 	"nex/internal/sdnotify"
 )
 
@@ -48,6 +51,9 @@ func (u *up) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
+	if err := u.checkHost(ctx, settings, dir, log.Logger); err != nil {
+		return err
+	}
 	url, options, err := u.conn.resolve()
 	if err != nil {
 		return err
@@ -65,6 +71,22 @@ func (u *up) run(ctx context.Context) (err error) {
 		Log: log.Logger, SystemLog: log.published, Notify: notify,
 		Ready: func(n nex.NodeInfo) { log.Info("Node is ready", slog.String("name", n.Tags["node_name"])) },
 	})
+}
+
+// checkHost looks for what the node does not start without.
+func (u *up) checkHost(ctx context.Context, s config.Config, stateDir string, log *slog.Logger) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	doubtful, err := preflight.ForStart(ctx, &preflight.Host{Settings: s, StateDir: stateDir, Program: program, Version: version})
+	for _, f := range doubtful {
+		log.Warn(f.Name+": "+f.Detail, "fix", f.Fix)
+	}
+	if err != nil {
+		return fmt.Errorf("%w\nThis host cannot run the node that %s describes: nex node preflight --config %s tells all that is missing, and installs what it may", err, u.config, u.config)
+	}
+	return nil
 }
 
 // state is the directory of the node's state; release removes one that is not

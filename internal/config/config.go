@@ -106,6 +106,7 @@ type Config struct {
 // CNI says how the network of microVMs is made. What is zero is vmnet's default.
 type CNI struct {
 	BinPath       []string // directories of plugins
+	ConfDir       string   // directory of configurations
 	InterfaceName string
 	NetworkName   string
 	Subnet        netip.Prefix

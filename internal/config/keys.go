@@ -82,7 +82,7 @@ func nodeKeys() []Key {
 		{"jailer.cgroup", Texts, Works, "settings of cgroups of version 1 that the jailer makes, as in cpuset.cpus=0-3", func(d *draft) any { return &d.Jailer.Cgroup }},
 		{"qemu.accel", Text, Works, "how QEMU runs the processor of a microVM: kvm, tcg (emulated, slower) or auto (default auto: kvm where it works)", func(d *draft) any { return &d.QEMU.Accel }},
 		{"qemu.network", Text, Works, "network of QEMU's microVMs: tap (takes root), user (QEMU's own), none or auto (default auto: tap where it works, else user)", func(d *draft) any { return &d.QEMU.Network }},
-		{"bin_path", Texts, Works, "directories where programs of microVMs are looked for, before PATH", func(d *draft) any { return &d.BinPath }},
+		{"bin_path", Texts, Works, "directories where firecracker, jailer and qemu-system-x86_64 are looked for before PATH; the first is where preflight puts them (default: bin in the state directory)", func(d *draft) any { return &d.BinPath }},
 		{"default_resource_dir", Text, Works, "directory of vmlinux, initramfs and rootfs.ext4 (default: the image that nex image build made)", func(d *draft) any { return &d.ResourceDir }},
 		{"kernel_filepath", Text, Works, "kernel of a microVM (default: vmlinux there)", func(d *draft) any { return &d.Kernel }},
 		{"initramfs_filepath", Text, Works, "initramfs of a microVM (default: initramfs there)", func(d *draft) any { return &d.Initramfs }},
@@ -93,9 +93,10 @@ func nodeKeys() []Key {
 		{"rootfs_path", Text, Alias, "rootfs_filepath", nil},
 
 		// Network of the machines
-		{"cni.bin_path", Texts, Works, "directories of the CNI plugins ptp and host-local (default PATH, /opt/cni/bin and /usr/lib/cni)", func(d *draft) any { return &d.CNI.BinPath }},
+		{"cni.bin_path", Texts, Works, "directories of the CNI plugins ptp and host-local; the first is where preflight puts them (default: bin in the state directory, then PATH, /opt/cni/bin and /usr/lib/cni)", func(d *draft) any { return &d.CNI.BinPath }},
+		{"cni.conf_dir", Text, Works, "directory of the CNI configurations (default /etc/cni/conf.d)", func(d *draft) any { return &d.CNI.ConfDir }},
 		{"cni.interface_name", Text, Works, "the plugins' interface in a microVM's network namespace (default veth0)", func(d *draft) any { return &d.CNI.InterfaceName }},
-		{"cni.network_name", Text, Works, "name of the network; /etc/cni/conf.d/NAME.conflist is taken if it exists (default fcnet)", func(d *draft) any { return &d.CNI.NetworkName }},
+		{"cni.network_name", Text, Works, "name of the network; NAME.conflist in conf_dir is taken if it exists (default fcnet)", func(d *draft) any { return &d.CNI.NetworkName }},
 		{"cni.subnet", Text, Works, "network of the microVMs; its first address is the host's (default 192.168.127.0/24)", func(d *draft) any { return &d.CNI.Subnet }},
 		{"cni.nameservers", Texts, Works, "name servers of the microVMs (default those of the host that they can reach)", func(d *draft) any { return &d.CNI.Nameservers }},
 		{"egress.allow", Texts, Works, `what services in microVMs may reach: "nats", "dns", or HOST:PORT as in "10.0.0.0/8:5432" (default nats and dns)`, func(d *draft) any { return &d.Egress }},

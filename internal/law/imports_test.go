@@ -52,7 +52,7 @@ var mayImport = map[string]string{
 	"artifact":            "nex",
 	"hostsvc":             "guest nex",
 	"image":               "rootfs undo",
-	"preflight":           "config nex",
+	"preflight":           "cgroup config confine keyfile machine rootfs vmnet vmnet/tap nex",
 	"rootfs":              "undo",
 
 	// Test support. What rawclient knows of the wire it knows from its description.

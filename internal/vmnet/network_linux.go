@@ -1,6 +1,7 @@
 package vmnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,7 +57,7 @@ func New(ctx context.Context, cfg Config) (*Network, error) {
 		return nil, fmt.Errorf("network of machines: %q is no name for a node", cfg.Node)
 	}
 	n := &Network{cfg: cfg, guests: map[string]guest{}}
-	if n.list, err = cfg.conflist(confDir); err != nil {
+	if n.list, err = cfg.conflist(cmp.Or(cfg.ConfDir, confDir)); err != nil {
 		return nil, err
 	}
 	opened, err := cfg.openings(ctx)

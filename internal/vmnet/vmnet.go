@@ -32,8 +32,10 @@ type Config struct {
 	// BinPath are the directories of the CNI plugins; nil for those of PATH,
 	// /opt/cni/bin and /usr/lib/cni.
 	BinPath []string
-	// NetworkName is the name of the network: /etc/cni/conf.d/NAME.conflist is taken
-	// if it exists. "" is fcnet.
+	// ConfDir is where operators configure networks; "" is /etc/cni/conf.d.
+	ConfDir string
+	// NetworkName is the name of the network: NAME.conflist in ConfDir is taken if it
+	// exists. "" is fcnet.
 	NetworkName string
 	// InterfaceName is what the plugins' interface in the namespace is called. "" is
 	// veth0.
