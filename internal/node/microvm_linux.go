@@ -11,7 +11,6 @@ import (
 	"nex"
 	"nex/internal/cgroup"
 	"nex/internal/config"
-	"nex/internal/image"
 	"nex/internal/machine/firecracker"
 	"nex/internal/machine/microvm"
 	"nex/internal/machine/qemu"
@@ -55,17 +54,11 @@ func newMicroVMs(ctx context.Context, cfg Config, state *state, groups *cgroup.R
 // microVMs is what machines are made of with either VMM.
 func microVMs(cfg Config, state *state, groups *cgroup.Root) (c *microvm.Config, err error) {
 	s := cfg.Settings
-	dir := s.ResourceDir
-	if dir == "" {
-		dir = image.Open(state.images()).Dir(image.DefaultName)
-	}
 	c = &microvm.Config{
-		Kernel:    cmp.Or(s.Kernel, filepath.Join(dir, image.Kernel)),
-		Initramfs: cmp.Or(s.Initramfs, filepath.Join(dir, image.Initramfs)),
-		RootFS:    cmp.Or(s.RootFS, filepath.Join(dir, image.Rootfs)),
-		CPUs:      s.Template.VCPUs, MemoryMiB: s.Template.MemoryMiB, DiskMiB: s.Template.DiskMiB,
+		CPUs: s.Template.VCPUs, MemoryMiB: s.Template.MemoryMiB, DiskMiB: s.Template.DiskMiB,
 		Dir: state.machines(), Templates: state.disks(), Groups: groups, Log: cfg.Log,
 	}
+	c.Kernel, c.Initramfs, c.RootFS = s.Image(state.dir)
 	for _, path := range []*string{&c.Kernel, &c.Initramfs, &c.RootFS, &c.Dir, &c.Templates} {
 		if *path, err = filepath.Abs(*path); err != nil { // VMMs work in directories of their own
 			return nil, err
@@ -75,7 +68,7 @@ func microVMs(cfg Config, state *state, groups *cgroup.Root) (c *microvm.Config,
 }
 
 func newQEMU(ctx context.Context, cfg Config, state *state, base *microvm.Config) (*sandbox, error) {
-	program, version, err := qemu.Find(ctx, cfg.Settings.BinPath)
+	program, version, err := qemu.Find(ctx, cfg.Settings.ProgramDirs(state.dir))
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +100,7 @@ func newQEMU(ctx context.Context, cfg Config, state *state, base *microvm.Config
 
 func newFirecracker(ctx context.Context, cfg Config, state *state, base *microvm.Config) (*sandbox, error) {
 	s := cfg.Settings
-	program, version, err := firecracker.Find(ctx, s.BinPath)
+	program, version, err := firecracker.Find(ctx, s.ProgramDirs(state.dir))
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +113,7 @@ func newFirecracker(ctx context.Context, cfg Config, state *state, base *microvm
 	switch {
 	case os.Geteuid() == 0 && !s.Jailer.Off:
 		l.Jail = &firecracker.Jail{UID: s.Jailer.UID, GID: s.Jailer.GID, ChrootBase: s.Jailer.ChrootBase, Cgroup: s.Jailer.Cgroup}
-		if l.Jail.Jailer, err = firecracker.FindJailer(ctx, program, version, s.BinPath); err != nil {
+		if l.Jail.Jailer, err = firecracker.FindJailer(ctx, program, version, s.ProgramDirs(state.dir)); err != nil {
 			return nil, err
 		}
 		if err := l.Jail.Check(base.Groups.Kind()); err != nil {

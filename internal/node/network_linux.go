@@ -34,7 +34,8 @@ func networkConfig(cfg Config, state *state) (vmnet.Config, error) {
 	}
 	c := cfg.Settings.CNI
 	return vmnet.Config{
-		Node: id.id[:tellApart], StateDir: dir, Program: program, BinPath: c.BinPath, NetworkName: c.NetworkName,
+		Node: id.id[:tellApart], StateDir: dir, Program: program, BinPath: cfg.Settings.PluginDirs(dir),
+		ConfDir: c.ConfDir, NetworkName: c.NetworkName,
 		InterfaceName: c.InterfaceName, Subnet: c.Subnet, Nameservers: c.Nameservers, Egress: cfg.Settings.Egress, Log: cfg.Log,
 	}, nil
 }

@@ -105,7 +105,6 @@ func (s *state) clear(cfg Config, groups *cgroup.Root) error {
 
 func (s *state) machines() string  { return filepath.Join(s.dir, "machines") }
 func (s *state) artifacts() string { return filepath.Join(s.dir, "artifacts") }
-func (s *state) images() string    { return filepath.Join(s.dir, "images") }
 func (s *state) disks() string     { return filepath.Join(s.dir, "disks") }
 func (s *state) compiled() string  { return filepath.Join(s.dir, "wasm") }
 func (s *state) server() string    { return filepath.Join(s.dir, "nats") }

@@ -18,6 +18,7 @@ import (
 	"nex/internal/config"
 	"nex/internal/keyfile"
 	"nex/internal/nextest"
+	"nex/internal/rootfs"
 )
 
 // find returns the finding of a name.
@@ -209,7 +210,7 @@ func TestForStart(t *testing.T) {
 func TestImageFiles(t *testing.T) {
 	h := testHost(t)
 	p := h.probe()
-	kernel, initramfs, rootfs := h.Settings.Image(h.StateDir)
+	kernel, initramfs, image := h.Settings.Image(h.StateDir)
 	if err := os.MkdirAll(filepath.Dir(kernel), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +236,7 @@ func TestImageFiles(t *testing.T) {
 		{p.initramfs, initramfs, "hello, world", "no archive"},
 		{p.initramfs, initramfs, "070701000", ""},
 		{p.initramfs, initramfs, "\x1f\x8b00000", ""},
-		{p.rootfs, rootfs, "hello, world", "no ext4"},
+		{p.rootfs, image, strings.Repeat("hello, world", 1000), "ext4"},
 	} {
 		put(c.path, c.text)
 		f := c.test(t.Context())
@@ -243,11 +244,19 @@ func TestImageFiles(t *testing.T) {
 			t.Errorf("%s of %d bytes: %v", c.path, len(c.text), f)
 		}
 	}
-	h.Settings.RootFS = makeRootfs(t, "4M", map[string]string{agentPath: "agent"})
+	build := func(version string) {
+		t.Helper()
+		o := rootfs.Options{Agent: nextest.StaticAgent(t), AgentVersion: version, Size: 256 << 20, Output: filepath.Join(t.TempDir(), "rootfs.ext4")}
+		if _, err := rootfs.Build(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		h.Settings.RootFS = o.Output
+	}
+	build(h.Version)
 	if f := p.rootfs(t.Context()); f.Result != OK {
 		t.Errorf("with an agent: %v", f)
 	}
-	put(filepath.Join(filepath.Dir(h.Settings.RootFS), "image.json"), `{"agent": {"version": "0.0.1"}}`)
+	build("0.0.1")
 	if f := p.rootfs(t.Context()); f.Result != Warning || !strings.Contains(f.Detail, "of version 0.0.1") {
 		t.Errorf("with an agent of another version: %v", f)
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"nex/internal/rootfs"
 )
 
 const makeImage = "make kernel, initramfs and root file system with nex image build, name yours in the configuration, or have nex node preflight --from DIR copy them"
@@ -64,19 +66,19 @@ func (p *probe) initramfs(context.Context) Finding {
 	})
 }
 
-func (p *probe) rootfs(context.Context) Finding {
+func (p *probe) rootfs(ctx context.Context) Finding {
 	_, _, path := p.Settings.Image(p.StateDir)
-	f := file(path, "rootfs_filepath", func(f *os.File) (string, error) {
-		size, err := agentInside(f)
-		if err != nil {
+	var inside rootfs.Facts
+	f := file(path, "rootfs_filepath", func(*os.File) (_ string, err error) {
+		if inside, err = rootfs.Inspect(ctx, path); err != nil {
 			return "", err
 		}
-		return fmt.Sprintf("its agent has %d bytes", size), nil
+		return fmt.Sprintf("its agent has %d bytes", inside.AgentSize), nil
 	})
 	if f.Result != OK {
 		return f
 	}
-	if version := manifestOf(path).Agent.Version; version != "" && version != p.Version {
+	if version := inside.Record.AgentVersion; version != "" && version != p.Version {
 		return doubtful(fmt.Sprintf("%s has an agent of version %.60s, and this nex is of %s", path, version, p.Version), "make it again with nex image build")
 	}
 	return f
@@ -85,7 +87,7 @@ func (p *probe) rootfs(context.Context) Finding {
 // imageManifest is what is read of the description that nex image build puts
 // beside the files of an image.
 type imageManifest struct {
-	Kernel, Agent struct{ Version string }
+	Kernel struct{ Version string }
 }
 
 // manifestOf returns the description of the image that a file is part of, an empty
