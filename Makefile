@@ -30,17 +30,20 @@ deps: ## install git and compilers where they are missing: for V8, and for the r
 .PHONY: build
 build: $(if $(TAGS),deps) ## build bin/nex and bin/nex-agent, both static
 	@bash tools/deps.sh git
+	GOOS=linux GOARCH=amd64 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o internal/image/initbin/nex-init ./cmd/nex-init
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(VERSIONED)' -o bin/ ./cmd/nex
 	$(AGENT) -o bin/ ./cmd/nex-agent
 
 CROSS := windows/amd64 darwin/arm64 darwin/amd64 linux/arm64
 
 .PHONY: cross
-cross: ## see that nex and nex-agent, both without cgo, compile for other systems (keeps nothing)
+cross: ## see that nex and nex-agent, both without cgo, compile for other systems, and vet all code for two (keeps nothing)
 	@for target in $(CROSS); do \
 		echo "compile for $$target"; \
-		GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 go build ./cmd/nex ./cmd/nex-agent || exit 1; \
+		GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 go build ./cmd/nex ./cmd/nex-agent ./cmd/nex-init || exit 1; \
 	done
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 go vet ./...
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go vet ./...
 
 .PHONY: demo
 demo: build ## build, then show functions and a service running on this machine
@@ -48,9 +51,10 @@ demo: build ## build, then show functions and a service running on this machine
 
 .PHONY: test
 test: deps $(TOOLS)/gotestsum $(TOOLS)/nats $(TOOLS)/ptp $(TOOLS)/host-local ## run all tests with the race detector (TESTFLAGS=-v for more)
-	@bash tools/deps.sh curl qemu-system-x86_64
+	@bash tools/deps.sh curl $(if $(TAGS),e2fsck qemu-system-x86_64)
+	@[ -d bin/kernel ] || bash tools/kernel.sh bin/kernel || [ -z "$$CI" ]
 	@status=0; rm -f bin/test.json; \
-	$(CGO) NEX_TEST_NATS_CLI=$(TOOLS)/nats NEX_TEST_CNI_PLUGINS=$(TOOLS) $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \
+	$(CGO) NEX_TEST_NATS_CLI=$(TOOLS)/nats NEX_TEST_KERNEL=$$(realpath -q bin/kernel) NEX_TEST_CNI_PLUGINS=$(TOOLS) $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \
 		-- -race -timeout 20m -tags '$(TAGS)' $(TESTFLAGS) ./... || status=$$?; \
 	awk -f tools/tally.awk bin/test.json && exit $$status
 
@@ -96,9 +100,12 @@ lint: deps $(TOOLS)/staticcheck ## check format, go vet and staticcheck
 .PHONY: check
 check: lint test ## what CI runs
 
+bin/kernel: # what tests of microVMs boot
+	@bash tools/kernel.sh $@
+
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin internal/image/initbin/nex-init
 
 $(TOOLS)/nats:        package := github.com/nats-io/natscli/nats
 $(TOOLS)/staticcheck: package := honnef.co/go/tools/cmd/staticcheck

@@ -16,7 +16,8 @@ const (
 	TagCPUs     = "nex.cpucount"
 	TagUnsafe   = "nex.unsafe"  // "true" without a sandbox
 	TagSandbox  = "nex.sandbox" // a [Sandbox]; unknown to Nex 0.2.7
-	TagLimits   = "nex.limits"  // by what services are limited: cgroup2, cgroup1 or rlimits; unknown to Nex 0.2.7
+	TagVMM      = "nex.vmm"     // what runs microVMs, its version and how: as "QEMU 7.2.22 (tcg)"; unknown to Nex 0.2.7
+	TagLimits   = "nex.limits"  // by what services are limited: cgroup2, cgroup1, rlimits or guest (the kernel of a microVM); unknown to Nex 0.2.7
 	TagLameDuck = "nex.lameduck"
 	// TagSandboxMissing says what the host does not have of the node's sandbox,
 	// each part with its reason. It is not there if nothing is missing.

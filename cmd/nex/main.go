@@ -110,6 +110,8 @@ func run(ctx context.Context, p *process, args []string, stdout, stderr io.Write
 	c.addLogs(ctx, app)
 	c.addEvents(ctx, app)
 	c.addNode(ctx, app)
+	c.addImage(ctx, app)
+	c.addRootfs(ctx, app)
 	c.addLameDuck(ctx, app)
 	c.addVersion(app)
 

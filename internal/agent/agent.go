@@ -38,6 +38,9 @@ type Config struct {
 	Dir     string // an empty private directory
 	Cache   string // outlives the agent and keeps compiled code; "" means compile each time
 	Quit    func() // ends this process at once, with all that runs in it
+	// Clock hears what time it is at the node, on goroutines of the agent; nil does
+	// not.
+	Clock func(time.Time)
 
 	// Confine restricts the calling thread, and the service that it starts, to the
 	// directory of a workload; nil does not.
@@ -47,6 +50,9 @@ type Config struct {
 	// main function with [Shim].
 	Alone bool
 	Doors []*os.File // to where services are limited, see [InheritedDoors]
+	// Limit bounds what goes through the doors, before it does; nil where the node
+	// sees to that.
+	Limit func(nex.Resources) error
 }
 
 // Shim is for the beginning of main: an agent starts its program again, to
@@ -58,6 +64,7 @@ func Shim(args []string) (code int, was bool) { return native.Shim(args) }
 func Run(ctx context.Context, conn net.Conn, cfg Config) error {
 	a := &agent{cfg: cfg, uploads: map[string]*upload{}, loading: map[string]*loading{}, workloads: map[string]*workload{}}
 	a.server = guest.NewServer(conn, a)
+	a.server.Clock = cfg.Clock
 	a.overseer = newOverseer(a.giveUp)
 	defer a.overseer.end()
 	a.waits.Go(func() { warm(ctx) })

@@ -99,6 +99,11 @@ func (a *agent) startService(d guest.Deploy, path string, log runtime.Log) (runt
 	if a.cfg.Notice != "" {
 		log(slog.LevelInfo, a.cfg.Notice)
 	}
+	if a.cfg.Limit != nil {
+		if err := a.cfg.Limit(d.Settings.Resources); err != nil {
+			return nil, err
+		}
+	}
 	var restrict func() error
 	if a.cfg.Confine != nil {
 		restrict = func() error { return a.cfg.Confine(filepath.Dir(path)) }

@@ -32,6 +32,7 @@ const (
 	V2      Kind = "cgroup2"
 	V1      Kind = "cgroup1"
 	Rlimits Kind = "rlimits" // no cgroups: there are limits of one process alone
+	Guest   Kind = "guest"   // the kernel of the service's own microVM, which does as version 2 does
 )
 
 const (
@@ -145,9 +146,15 @@ func (g *Group) make() error {
 
 // Add puts a process, with what it starts from now on, into the part of the
 // group that has no limits.
-func (g *Group) Add(pid int) error {
+func (g *Group) Add(pid int) error { return g.add(pid, agent) }
+
+// AddLimited puts a process, with what it starts from now on, into the part that
+// has limits: one that is itself what is to be limited, as a VMM is.
+func (g *Group) AddLimited(pid int) error { return g.add(pid, work) }
+
+func (g *Group) add(pid int, part string) error {
 	for _, dir := range g.dirs() {
-		if err := write(filepath.Join(dir, agent, procs), strconv.Itoa(pid)); err != nil {
+		if err := write(filepath.Join(dir, part, procs), strconv.Itoa(pid)); err != nil {
 			return fmt.Errorf("put process %d into cgroup: %w", pid, err)
 		}
 	}

@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"nex"
+	"nex/internal/nextest/leaks"
 )
+
+func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 // The files of a kernel as far as groups use them. A directory stands in for the
 // file system of cgroups: this tests names, values and the order of things, not
@@ -92,6 +95,9 @@ func TestLimitsAndUsage(t *testing.T) {
 			if err := g.Add(77); err != nil || read(agent, procs) != "77" || read(work, procs) != "" {
 				t.Errorf("added %q and %q, %v", read(agent, procs), read(work, procs), err)
 			}
+			if err := g.AddLimited(78); err != nil || read(agent, procs) != "77" || read(work, procs) != "78" {
+				t.Errorf("added %q and %q with limits, %v", read(agent, procs), read(work, procs), err)
+			}
 			doors, err := g.Work()
 			if err != nil {
 				t.Fatal(err)
@@ -100,7 +106,7 @@ func TestLimitsAndUsage(t *testing.T) {
 			if want := len(g.root.hierarchies()); len(doors) != want {
 				t.Errorf("%d doors, want %d", len(doors), want)
 			}
-			if _, err := doors[0].WriteString("0"); err != nil || read(work, procs) != "0" {
+			if _, err := doors[0].WriteString("0"); err != nil || read(work, procs) != "08" {
 				t.Errorf("the door leads to %q, %v", read(work, procs), err)
 			}
 		})

@@ -45,7 +45,22 @@ type Config struct {
 	DenyTriggerSubjects []string
 	// Limits bound what the node takes.
 	Limits Limits
-	// HandshakeTimeout is how long a started agent may take to say hello.
+	// Template is what each microVM gets.
+	Template Template
+	// QEMU says how microVMs of QEMU work.
+	QEMU QEMU
+	// Jailer confines Firecracker.
+	Jailer Jailer
+	// RateLimiters bound the disk, and each direction of the network, of each microVM
+	// of Firecracker.
+	RateLimiters RateLimiters
+	// BinPath are directories where programs of microVMs are looked for before PATH.
+	BinPath []string
+	// ResourceDir is where what microVMs boot is, "" for the node's own image; Kernel,
+	// Initramfs and RootFS are for files elsewhere.
+	ResourceDir, Kernel, Initramfs, RootFS string
+	// HandshakeTimeout is how long a started agent may take to say hello; 0 for what
+	// is usual for the machines.
 	HandshakeTimeout time.Duration
 	// PingTimeout is how long an agent may take to give a sign of life.
 	PingTimeout time.Duration
@@ -104,6 +119,34 @@ type Limits struct {
 	MaxWorkloadBytes int64 // artifact bytes of one workload
 }
 
+// Template is what each microVM gets.
+type Template struct {
+	VCPUs     int
+	MemoryMiB int
+	DiskMiB   int // of the disk that it writes to
+}
+
+// QEMU says how microVMs of QEMU work.
+type QEMU struct {
+	Accel   string // kvm, tcg or auto
+	Network string // tap, user, none or auto
+}
+
+// Jailer says how Firecracker is confined by the jailer that comes with it.
+type Jailer struct {
+	Off        bool
+	UID, GID   int      // 0 for others in each machine
+	ChrootBase string   // "" for the directories of machines
+	Cgroup     []string // as in cpuset.cpus=0-3
+}
+
+// RateLimiters bound what a device moves.
+type RateLimiters struct{ Bandwidth, IOPS Bucket }
+
+// Bucket holds Size tokens, bytes or operations, and has as many again after RefillTime
+// milliseconds. OneTimeBurst comes before that, once. The zero Bucket is no bound.
+type Bucket struct{ OneTimeBurst, RefillTime, Size int }
+
 // The networks of a machine whose sandbox is os.
 const (
 	NoNetwork   = "none" // loopback of its own
@@ -130,7 +173,8 @@ func Default() Config {
 		Tags:                map[string]string{},
 		WorkloadTypes:       []nex.WorkloadType{nex.Native, nex.V8, nex.Wasm},
 		DenyTriggerSubjects: []string{"$SYS.>", "$JS.>", "$KV.>", "$O.>", "$NEX.>", "_INBOX.>"},
-		HandshakeTimeout:    5 * time.Second,
+		Template:            Template{VCPUs: 1, MemoryMiB: 256, DiskMiB: 1024},
+		QEMU:                QEMU{Accel: "auto", Network: "auto"},
 		PingTimeout:         5 * time.Second,
 		ReplayWindow:        time.Minute,
 		Defaults:            nex.Settings{FunctionTimeoutMS: 4000, FunctionMemoryMiB: 128, StopGraceMS: 10_000, Restart: nex.Restart{Policy: nex.RestartNever, ResetMS: 10_000}},

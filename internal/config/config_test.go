@@ -205,7 +205,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		if cfg.PoolSize < 0 || cfg.Tags == nil || len(cfg.WorkloadTypes) == 0 || cfg.Sandbox == "" ||
-			cfg.HandshakeTimeout <= 0 || cfg.Defaults.FunctionTimeoutMS <= 0 {
+			cfg.HandshakeTimeout < 0 || cfg.Template.VCPUs <= 0 || cfg.Defaults.FunctionTimeoutMS <= 0 {
 			t.Errorf("accepted %q as %+v", data, cfg)
 		}
 		for _, always := range config.Default().DenyTriggerSubjects {

@@ -18,6 +18,7 @@ type draft struct {
 	Config
 	sandbox    *nex.Sandbox
 	noSandbox  *bool
+	jailer     *bool // nil is not given
 	hostAccess nex.NATSAccess
 }
 
@@ -33,6 +34,10 @@ func (d draft) finish() (Config, error) {
 	}
 	if n := cfg.OSNetwork; n != NoNetwork && n != HostNetwork {
 		return Config{}, fmt.Errorf(`"os_sandbox": {"network": %q} cannot be; choose none or host`, n)
+	}
+	cfg.Jailer.Off = d.jailer != nil && !*d.jailer
+	if err := cfg.checkMicroVMs(); err != nil {
+		return Config{}, err
 	}
 	if cfg.WorkloadTypes, err = knownTypes(d.WorkloadTypes); err != nil {
 		return Config{}, err
@@ -71,6 +76,42 @@ func (d draft) finish() (Config, error) {
 		return Config{}, fmt.Errorf("host_services: %w", err)
 	}
 	return cfg, nil
+}
+
+// The least that a guest boots with, and the most that is no slip.
+const (
+	leastMemory, mostMemory = 96, 1 << 20
+	leastDisk, mostDisk     = 16, 1 << 24
+	mostVCPUs               = 64
+)
+
+func (c Config) checkMicroVMs() error {
+	if !slices.Contains([]string{"kvm", "tcg", "auto"}, c.QEMU.Accel) {
+		return fmt.Errorf(`"qemu": {"accel": %q} cannot be; choose kvm, tcg or auto`, c.QEMU.Accel)
+	}
+	if !slices.Contains([]string{"tap", "user", "none", "auto"}, c.QEMU.Network) {
+		return fmt.Errorf(`"qemu": {"network": %q} cannot be; choose tap, user, none or auto`, c.QEMU.Network)
+	}
+	for _, n := range []struct {
+		name           string
+		n, least, most int
+	}{
+		{"vcpu_count", c.Template.VCPUs, 1, mostVCPUs}, {"memsize_mib", c.Template.MemoryMiB, leastMemory, mostMemory},
+		{"disk_mib", c.Template.DiskMiB, leastDisk, mostDisk},
+	} {
+		if n.n < n.least || n.n > n.most {
+			return fmt.Errorf(`"machine_template": {%q: %d} cannot be; it is from %d to %d`, n.name, n.n, n.least, n.most)
+		}
+	}
+	for _, b := range []struct {
+		name string
+		Bucket
+	}{{"bandwidth", c.RateLimiters.Bandwidth}, {"iops", c.RateLimiters.IOPS}} {
+		if b.Bucket != (Bucket{}) && (b.Size == 0 || b.RefillTime == 0) {
+			return fmt.Errorf(`"rate_limiters.%s" needs "size" and "refill_time", both above 0`, b.name)
+		}
+	}
+	return nil
 }
 
 // access returns where and who to connect to and as, nil for nothing given. A

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An agent that confines itself does so on its main thread. Inside, that
-// thread only reaps: processes whose parents have ended become its children,
-// and never those that other threads started.
+// An agent that confines itself does so on its main thread. Inside, and wherever
+// else it is process 1, that thread only reaps: processes whose parents have ended
+// become its children, and never those that other threads started.
 func init() {
-	if os.Getenv(Variable) != "" {
+	if os.Getenv(Variable) != "" || os.Getpid() == 1 {
 		runtime.LockOSThread()
 	}
 }

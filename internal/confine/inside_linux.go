@@ -25,9 +25,15 @@ func (s *spec) inside(agent func(Sandbox) error) error {
 		return json.NewEncoder(os.Stdout).Encode(Report{Missing: s.Missing})
 	}
 	rename(os.Args[0])
+	return First(func() error { return agent(s.sandbox()) })
+}
+
+// First runs agent, as process 1 has to: it buries the orphans that become its
+// children, and no signal ends it. It must be called by the main function itself.
+func First(agent func() error) error {
 	ended := survive()
 	done := make(chan error, 1)
-	go func() { done <- agent(s.sandbox()) }()
+	go func() { done <- agent() }()
 	for {
 		select {
 		case <-ended:

@@ -22,7 +22,7 @@ const (
 	methodInvoke                     // see encodeTrigger
 	methodUndeploy                   // a workload id
 	methodProbe                      // JSON of Probe
-	methodPing                       // nothing
+	methodPing                       // see encodePing
 )
 
 // methodHost is what an agent calls on its node, see encodeHostCall.
@@ -347,4 +347,18 @@ func encodeJSON(first byte, v any) ([]byte, error) {
 		return nil, fmt.Errorf("encode message: %w", err)
 	}
 	return append([]byte{first}, data...), nil
+}
+
+// encodePing: the time at the node in nanoseconds since 1970, as 8 bytes. Nodes of
+// before send none, and agents of before ignore it.
+func encodePing(now time.Time) []byte {
+	return binary.BigEndian.AppendUint64([]byte{byte(methodPing)}, uint64(now.UnixNano()))
+}
+
+// decodePing returns false if there is no time in it.
+func decodePing(b []byte) (time.Time, bool) {
+	if len(b) != 8 {
+		return time.Time{}, false
+	}
+	return time.Unix(0, int64(binary.BigEndian.Uint64(b))), true
 }

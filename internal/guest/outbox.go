@@ -43,7 +43,7 @@ const (
 )
 
 func newOutbox(conn net.Conn) *outbox {
-	return &outbox{conn: conn, try: withoutWaiting(conn), kick: make(chan struct{}, 1), taken: make(chan struct{})}
+	return &outbox{conn: conn, try: writeNow(conn), kick: make(chan struct{}, 1), taken: make(chan struct{})}
 }
 
 // add queues a frame whatever waits already.
@@ -184,4 +184,13 @@ func (o *outbox) insist(done <-chan struct{}, f frame) bool {
 	ctx, cancel := context.WithDeadline(context.Background(), time.Now().Add(hangAfter))
 	defer cancel()
 	return o.put(ctx, done, f, soon) == nil
+}
+
+// writeNow returns the way to write without waiting that a stream has itself, or
+// that its kind has; nil if there is none.
+func writeNow(conn net.Conn) func([]byte) int {
+	if c, ok := conn.(interface{ WriteNow([]byte) int }); ok {
+		return c.WriteNow
+	}
+	return withoutWaiting(conn)
 }

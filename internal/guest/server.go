@@ -32,6 +32,9 @@ type Handler interface {
 type Server struct {
 	link    *link
 	handler Handler
+	// Clock, if it is set before [Server.Run], hears what time it is at the node
+	// with every ping, on a goroutine of its own each.
+	Clock func(time.Time)
 }
 
 // NewServer takes the agent's end of a new link; it owns conn. Nothing
@@ -50,7 +53,7 @@ func (s *Server) Run(ctx context.Context, hello Hello) error {
 	if err != nil {
 		return fmt.Errorf("encode hello: %w", err)
 	}
-	s.link.outbox.add(frame{kind: kindHello, body: body}, soon)
+	s.link.outbox.add(frame{kind: kindHello, body: body}, atOnce)
 	s.link.start()
 	select {
 	case <-s.link.done:
@@ -176,6 +179,9 @@ func (s *Server) serve(ctx *serving, m method, body []byte) (head, reply []byte,
 	case methodUndeploy:
 		return nil, nil, s.handler.Undeploy(ctx, string(body))
 	case methodPing:
+		if now, ok := decodePing(body); ok && s.Clock != nil {
+			s.Clock(now)
+		}
 		return nil, nil, nil
 	case methodProbe:
 		var p Probe

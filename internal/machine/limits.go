@@ -26,16 +26,19 @@ const (
 // Usage tells what the services of the machine use now.
 func (g *Guest) Usage() (nex.Usage, error) { return g.machine.Usage() }
 
-// Deploy is [guest.Client.Deploy] on a machine with the limits that the
-// workload asks for. What is wrong with them is an error before the artifact is
-// sent.
+// Deploy is [guest.Client.Deploy] on a machine that was readied for the workload,
+// if that is a service. What is wrong with the limits it asks for is an error
+// before the artifact is sent.
 func (g *Guest) Deploy(ctx context.Context, d guest.Deploy, artifact io.Reader, sink guest.Sink) error {
-	r := d.Settings.Resources
-	if d.Type.IsFunction() || r == (nex.Resources{}) {
+	if d.Type.IsFunction() {
 		return g.Client.Deploy(ctx, d, artifact, sink)
 	}
-	if err := g.machine.Limit(r); err != nil {
-		return fmt.Errorf("limit machine %s: %w", g.ID(), err)
+	r := d.Settings.Resources
+	if err := g.machine.Admit(r); err != nil {
+		return fmt.Errorf("ready machine %s for a service: %w", g.ID(), err)
+	}
+	if r == (nex.Resources{}) {
+		return g.Client.Deploy(ctx, d, artifact, sink)
 	}
 	w := &limits{machine: g.machine, resources: r, tell: sink.Limited}
 	if w.tell == nil {

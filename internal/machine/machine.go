@@ -30,9 +30,11 @@ type Machine interface {
 	// Gone is closed when the machine has ended, for whatever reason, and
 	// nothing of it is left on the host.
 	Gone() <-chan struct{}
-	// Limit bounds what services use here from now on, as far as the host can:
-	// who asks has seen to it that it can, or does not mind.
-	Limit(r nex.Resources) error
+	// Admit readies the machine for a service, once: what it uses is bounded, as
+	// far as the host can (who asks has seen to it that it can, or does not mind),
+	// and a machine that has a network reaches it from now on. Machines of
+	// functions are never asked.
+	Admit(r nex.Resources) error
 	// Usage tells what the services of the machine use now.
 	Usage() (nex.Usage, error)
 	// Hits tells how often limits were met; zero where the host does not know.

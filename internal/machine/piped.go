@@ -126,8 +126,8 @@ func (m *pipedProcess) run(release func(), output *io.PipeReader, input *io.Pipe
 	}
 }
 
-// Limit does nothing: where links are pipes there are no cgroups.
-func (m *pipedProcess) Limit(nex.Resources) error { return nil }
+// Admit does nothing: where links are pipes there are no cgroups.
+func (m *pipedProcess) Admit(nex.Resources) error { return nil }
 
 // Usage is not known here.
 func (m *pipedProcess) Usage() (nex.Usage, error) {

@@ -101,11 +101,14 @@ type node struct {
 func Run(ctx context.Context, cfg Config) (err error) {
 	groups := openGroups(cfg.Log)
 	defer groups.Close()
-	state, err := openState(cfg.StateDir, groups)
+	state, err := openState(cfg.StateDir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, state.close()) }()
+	if err := state.clear(cfg, groups); err != nil {
+		return fmt.Errorf("clear machine directories: %w", err)
+	}
 	pid, err := writePid(cfg.Settings.PidFile)
 	if err != nil {
 		return err
@@ -127,10 +130,11 @@ func serve(ctx context.Context, cfg Config, state *state, groups *cgroup.Root) (
 	}
 	local := cfg // its log is not published
 	system := newSystemLog(&cfg)
-	launcher, missing, err := newLauncher(ctx, cfg, state, groups)
+	box, err := newSandbox(ctx, cfg, state, groups)
 	if err != nil {
 		return err
 	}
+	cfg.Settings.Sandbox = box.kind
 	nc, connected, err := connect(local, id.id)
 	if err != nil {
 		return err
@@ -144,7 +148,7 @@ func serve(ctx context.Context, cfg Config, state *state, groups *cgroup.Root) (
 	}
 	n := &node{
 		cfg: cfg, identity: id, started: time.Now(), now: cfg.Now,
-		fixedTags: tagsOf(cfg.Settings, id.id, missing, groups.Kind()), limits: groups.Kind(),
+		fixedTags: tagsOf(cfg.Settings, id.id, box), limits: box.limits,
 		log: cfg.Log, reporter: newReporter(nc, id.id, cfg.Log), unheard: rate.Sometimes{First: 1, Interval: warnEvery},
 	}
 	if n.now == nil {
@@ -162,11 +166,11 @@ func serve(ctx context.Context, cfg Config, state *state, groups *cgroup.Root) (
 	defer reporting.stop()
 
 	pool := machine.NewPool(machine.PoolConfig{
-		Launcher: launcher, Size: cfg.Settings.PoolSize, Max: cfg.Settings.MaxMachines,
+		Launcher: box.launcher, Size: cfg.Settings.PoolSize, Max: cfg.Settings.MaxMachines,
 		Failed: func(err error, in time.Duration) {
 			n.reporter.system(nex.MachineBootFailed{Reason: brief(err), RetryInMS: in.Milliseconds()})
 		},
-		Hello: cfg.Settings.HandshakeTimeout, Ping: cfg.Settings.PingTimeout, Log: cfg.Log,
+		Hello: box.hello, Ping: cfg.Settings.PingTimeout, Log: cfg.Log,
 	})
 	filling := runUntilStopped(pool.Run)
 	defer filling.stop()
@@ -347,21 +351,21 @@ func drain(nc *nats.Conn, log *slog.Logger) {
 	}
 }
 
-// tagsOf are the configured tags and those every node has. missing is what its
-// sandbox lacks.
-func tagsOf(s config.Config, id string, missing []string, limits cgroup.Kind) map[string]string {
+// tagsOf are the configured tags and those every node has.
+func tagsOf(s config.Config, id string, box *sandbox) map[string]string {
 	t := maps.Clone(s.Tags)
 	if t[nex.TagName] == "" {
 		t[nex.TagName] = defaultName(id)
 	}
 	t[nex.TagOS], t[nex.TagArch], t[nex.TagCPUs] = runtime.GOOS, runtime.GOARCH, strconv.Itoa(runtime.NumCPU())
-	t[nex.TagSandbox], t[nex.TagLimits] = string(s.Sandbox), string(limits)
-	if s.Sandbox == nex.SandboxNone {
+	t[nex.TagSandbox], t[nex.TagLimits] = string(box.kind), string(box.limits)
+	if box.kind == nex.SandboxNone {
 		t[nex.TagUnsafe] = "true"
 	}
-	delete(t, nex.TagSandboxMissing)
-	if len(missing) > 0 {
-		t[nex.TagSandboxMissing] = strings.Join(missing, "; ")
+	for tag, value := range map[string]string{nex.TagVMM: box.vmm, nex.TagSandboxMissing: strings.Join(box.missing, "; ")} {
+		if delete(t, tag); value != "" {
+			t[tag] = value
+		}
 	}
 	return t
 }

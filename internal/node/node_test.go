@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,11 +25,15 @@ import (
 
 	"nex"
 	"nex/internal/config"
+	"nex/internal/machine/firecracker/fcemu"
 	"nex/internal/nextest"
 	"nex/internal/node"
 )
 
 func TestMain(m *testing.M) {
+	if code, was := fcemu.Shim(os.Args); was {
+		os.Exit(code)
+	}
 	if os.Getenv(serviceVariable) != "" {
 		os.Exit(beService())
 	}
@@ -71,6 +74,14 @@ func newRig(t *testing.T, s config.Config) *rig {
 
 func newRigOn(t *testing.T, srv *server.Server, s config.Config) *rig {
 	t.Helper()
+	r := newClientRig(t, srv)
+	r.node, r.end = runNode(t, srv.ClientURL(), r.dir, s)
+	return r
+}
+
+// newClientRig has no node yet.
+func newClientRig(t *testing.T, srv *server.Server) *rig {
+	t.Helper()
 	r := &rig{nc: nextest.Connect(t, srv), dir: t.TempDir(), events: make(chan nex.Event, 10_000)}
 	sub, err := r.nc.Subscribe("$NEX.events.>", func(m *nats.Msg) {
 		if e, err := nex.ParseEvent(m.Subject, m.Data); err == nil {
@@ -86,7 +97,6 @@ func newRigOn(t *testing.T, srv *server.Server, s config.Config) *rig {
 	}
 	r.keys.Issuer, _ = nkeys.CreateAccount()
 	r.keys.Sender, _ = nkeys.CreateCurveKeys()
-	r.node, r.end = runNode(t, srv.ClientURL(), r.dir, s)
 	return r
 }
 
@@ -297,7 +307,11 @@ func TestKilledAgentIsReplaced(t *testing.T) {
 	r.call(t, "js.echo", nil)
 	old := agents(t, r.dir)
 	for _, pid := range old {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		p, err := os.FindProcess(pid)
+		if err == nil {
+			err = p.Kill()
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

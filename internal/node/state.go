@@ -14,6 +14,7 @@ import (
 
 	"nex/internal/cgroup"
 	"nex/internal/keyfile"
+	"nex/internal/machine/firecracker"
 )
 
 // state is a node's directory:
@@ -23,6 +24,8 @@ import (
 //	machines/ID/  one per machine, removed with it
 //	workloads/    what the node has promised to run, a file each
 //	artifacts/    by SHA-256
+//	images/       what microVMs boot, a directory per image
+//	disks/        empty disks of microVMs, to be copied
 //	wasm/         compiled WebAssembly, a directory per namespace
 //	nats/         streams of the public NATS server
 //	replays       requests that were taken, until their claims expire
@@ -47,9 +50,8 @@ func DefaultStateDir() (string, error) {
 	return filepath.Join(home, ".local", "state", "nex"), nil
 }
 
-// openState takes a state directory for this process and removes what a node
-// that was killed left in it.
-func openState(dir string, groups *cgroup.Root) (*state, error) {
+// openState takes a state directory for this process.
+func openState(dir string) (*state, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w (choose another with --state-dir or \"state_dir\")", err)
 	}
@@ -61,19 +63,17 @@ func openState(dir string, groups *cgroup.Root) (*state, error) {
 	if !locked {
 		return nil, fmt.Errorf("state directory %s is in use by another node: stop it or give this one its own with --state-dir", dir)
 	}
-	if err := s.clear(groups); err != nil {
-		return nil, errors.Join(fmt.Errorf("clear machine directories: %w", err), s.lock.Unlock())
-	}
 	return s, nil
 }
 
 // sweepTime bounds how long the end of what machines left is waited for.
 const sweepTime = 10 * time.Second
 
-// clear removes what machines left, known by their directories. Agents die with
-// the node that started them; their files stay, and their cgroups, with what
-// services started in sessions of its own.
-func (s *state) clear(groups *cgroup.Root) error {
+// clear removes what machines of a node that was killed left, known by their
+// directories. Agents die with the node that started them; their files stay, and
+// their cgroups, with what services started in sessions of its own. What cannot be
+// removed of a network is said, and tried again by the next start.
+func (s *state) clear(cfg Config, groups *cgroup.Root) error {
 	left, err := os.ReadDir(s.machines())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -87,14 +87,26 @@ func (s *state) clear(groups *cgroup.Root) error {
 	if err := groups.Sweep(ctx, ids...); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(s.machines()); err != nil {
-		return err
+	for _, id := range ids {
+		dir := filepath.Join(s.machines(), id)
+		if err := firecracker.Sweep(ctx, dir); err != nil {
+			return err
+		}
+		if err := s.sweepNetwork(ctx, cfg, dir); err != nil {
+			cfg.Log.Error("The network that a machine left cannot be removed: it is tried again when the node starts", "machine", id, "error", err)
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
 	}
-	return os.Mkdir(s.machines(), 0o700)
+	return os.MkdirAll(s.machines(), 0o700)
 }
 
 func (s *state) machines() string  { return filepath.Join(s.dir, "machines") }
 func (s *state) artifacts() string { return filepath.Join(s.dir, "artifacts") }
+func (s *state) images() string    { return filepath.Join(s.dir, "images") }
+func (s *state) disks() string     { return filepath.Join(s.dir, "disks") }
 func (s *state) compiled() string  { return filepath.Join(s.dir, "wasm") }
 func (s *state) server() string    { return filepath.Join(s.dir, "nats") }
 

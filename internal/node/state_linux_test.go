@@ -58,11 +58,14 @@ func TestNodeThatWasKilledLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := openState(dir, groups)
+	s, err := openState(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.close() }()
+	if err := s.clear(Config{}, groups); err != nil {
+		t.Fatal(err)
+	}
 	select {
 	case <-ended[0]:
 		killed[0] = true

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 )
 
-// recordName is the file in a machine's directory that says what of its network is
+// RecordName is the file in a machine's directory that says what of its network is
 // outside that directory.
-const recordName = "network.json"
+const RecordName = "network.json"
 
 // record is what it takes to undo a machine's network. It is written before
 // anything is made, and once more when the plugins have said what they made.
@@ -40,7 +40,7 @@ func (r record) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, recordName)
+	path := filepath.Join(dir, RecordName)
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func (r record) write(dir string) error {
 
 // readRecord returns the record in a machine's directory, nil if there is none.
 func readRecord(dir string) (*record, error) {
-	data, err := os.ReadFile(filepath.Join(dir, recordName))
+	data, err := os.ReadFile(filepath.Join(dir, RecordName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -67,17 +67,17 @@ func readRecord(dir string) (*record, error) {
 	}
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, recordName), err)
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, RecordName), err)
 	}
 	if r.Version != 1 || !idPattern.MatchString(r.ID) || r.NetNS != netnsPath(r.ID) {
-		return nil, fmt.Errorf("%s was not written by this version of nex", filepath.Join(dir, recordName))
+		return nil, fmt.Errorf("%s was not written by this version of nex", filepath.Join(dir, RecordName))
 	}
 	return &r, nil
 }
 
 // remove takes the record away, when nothing is left of what it tells.
 func (r record) remove(dir string) error {
-	err := os.Remove(filepath.Join(dir, recordName))
+	err := os.Remove(filepath.Join(dir, RecordName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -90,7 +90,7 @@ func TestLoadIsBounded(t *testing.T) {
 	}{
 		{"loop", `for (;;) {}`, nex.Timeout},
 		{"module loop", `export default 1; for (;;) {}`, nex.Timeout},
-		{"job loop", `const f = () => Promise.resolve().then(f); f(); () => 1`, nex.Timeout},
+		{"job loop", `const f = () => { Promise.resolve().then(f) }; f(); () => 1`, nex.Timeout},
 		{"memory", `const a = []; for (;;) a.push({})`, nex.OutOfMemory},
 		{"code larger than memory", "() => 1 //" + strings.Repeat("x", 9<<20), nex.OutOfMemory},
 	}

@@ -44,10 +44,16 @@ func main() {
 		}
 		fmt.Println("locked")
 		forever()
+	case "panic": // of the kernel
+		fmt.Println("panic:", os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0))
+		forever()
 	case "read":
 		_, err := os.ReadFile(os.Args[2])
 		fmt.Println("read:", err)
 		forever()
+	case "leave":
+		fmt.Println("leaving")
+		os.Exit(3)
 	case "wait":
 		forever()
 	default:
@@ -83,13 +89,15 @@ func orphans() {
 			fmt.Println("breed:", err, string(out))
 		}
 	}
+	left := zombies()
 	for range 500 {
-		if zombies() == 0 {
+		if left == 0 {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
+		left = zombies()
 	}
-	fmt.Println("zombies:", zombies())
+	fmt.Println("zombies:", left)
 	forever()
 }
 

@@ -755,8 +755,8 @@ void nex_free(nex_isolate *self) {
 		self->context.Reset();
 		self->bytes.reset();
 	}
+	isolate->Dispose(); // which may collect, and so count, once more
 	heaps -= self->counted;
-	isolate->Dispose();
 	delete self;
 }
 

@@ -3,9 +3,12 @@
 package v8
 
 import (
+	"context"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"nex"
 	"nex/internal/runtime/js"
@@ -29,8 +32,8 @@ func TestManyIsolates(t *testing.T) {
 		if n := isolates.Load(); n != 0 {
 			t.Errorf("%d isolates are still counted", n)
 		}
-		if left := atomic.LoadUint64(heaps); left > heapsBefore {
-			t.Errorf("heaps of %d bytes are still counted", left-heapsBefore)
+		if left := atomic.LoadUint64(heaps); left != heapsBefore {
+			t.Errorf("heaps of %d bytes are counted, before it were %d", int64(left), heapsBefore)
 		}
 	}()
 	for range maxIsolates {
@@ -91,5 +94,30 @@ func TestHeapsTogether(t *testing.T) {
 	e.maxHeaps += 100 * mib
 	if !two[0].Usable() {
 		t.Error("unusable, though there is room")
+	}
+}
+
+// TestHeapsThatEndAreNotCounted ends isolates that were stopped amid a full heap,
+// which V8 may still collect while it takes them down.
+func TestHeapsThatEndAreNotCounted(t *testing.T) {
+	e := newEngine(t)
+	bomb := source(`() => { const f = () => { Promise.resolve().then(f); Promise.resolve().then(f) }; f(); return new Promise(() => {}) }`)
+	bomb.Memory = 128 * mib
+	before := atomic.LoadUint64(heaps)
+	for i := range 20 {
+		iso, err := e.New(t.Context(), bomb)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(20*i)*time.Millisecond)
+		_, err = iso.Call(ctx, js.Call{Deadline: math.Inf(1)})
+		cancel()
+		if err == nil {
+			t.Error("it ended by itself")
+		}
+		iso.Close()
+		if after := atomic.LoadUint64(heaps); after != before {
+			t.Fatalf("after %d isolates, the last of which ended with %v, heaps count %d bytes, before %d", i+1, err, int64(after), before)
+		}
 	}
 }

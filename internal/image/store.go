@@ -1,0 +1,257 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+
+	"github.com/gofrs/flock"
+)
+
+// DefaultName is the name of the image that nodes boot unless they are told of
+// another.
+const DefaultName = "default"
+
+var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+
+// Directories of a store that are no images, which no name can be.
+const (
+	blobs    = ".blobs" // files of images by digest, to which those of images are hard links
+	building = ".build-"
+)
+
+// Store keeps images in a directory, each in a directory of its own.
+type Store struct{ dir string }
+
+// Open returns the store in dir, which is made when something is added.
+func Open(dir string) *Store { return &Store{dir: dir} }
+
+// Dir returns the directory of an image.
+func (s *Store) Dir(name string) string { return filepath.Join(s.dir, name) }
+
+// ErrNoImage means that a store has no image of a name.
+var ErrNoImage = errors.New("no such image")
+
+// Get returns an image.
+func (s *Store) Get(name string) (Image, error) {
+	if !validName.MatchString(name) {
+		return Image{}, fmt.Errorf("%q cannot be an image's name (lower-case letters, digits, and . _ - between them)", name)
+	}
+	i, err := Read(s.Dir(name))
+	if errors.Is(err, os.ErrNotExist) {
+		return Image{}, fmt.Errorf("%w: %s in %s (nex image ls shows those that there are)", ErrNoImage, name, s.dir)
+	}
+	i.Name = name
+	return i, err
+}
+
+// List returns all images, by name. Those that cannot be read are in the error.
+func (s *Store) List() ([]Image, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var images []Image
+	var bad []error
+	for _, e := range entries {
+		if !e.IsDir() || !validName.MatchString(e.Name()) {
+			continue
+		}
+		i, err := s.Get(e.Name())
+		if err != nil {
+			bad = append(bad, err)
+			continue
+		}
+		images = append(images, i)
+	}
+	return images, errors.Join(bad...)
+}
+
+// Build makes an image, and puts it in the place of one that had its name when it
+// is whole.
+func (s *Store) Build(ctx context.Context, name string, o Options) (Image, error) {
+	if !validName.MatchString(name) {
+		return Image{}, fmt.Errorf("%q cannot be an image's name (lower-case letters, digits, and . _ - between them)", name)
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return Image{}, err
+	}
+	defer unlock()
+	s.sweep()
+	dir, err := os.MkdirTemp(s.dir, building)
+	if err != nil {
+		return Image{}, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // is renamed, or of no use
+	i, err := Build(ctx, dir, o)
+	if err != nil {
+		return Image{}, err
+	}
+	i.Name = name
+	for _, part := range parts {
+		if err := s.share(filepath.Join(dir, part), i.Files[part].SHA256); err != nil {
+			return Image{}, err
+		}
+	}
+	if err := syncDir(dir); err != nil {
+		return Image{}, err
+	}
+	if err := s.replace(dir, name); err != nil {
+		return Image{}, fmt.Errorf("put the image in place: %w", err)
+	}
+	return i, syncDir(s.dir)
+}
+
+// share makes a file one with the equal file that the store has, or keeps it for
+// those that come.
+func (s *Store) share(path, digest string) error {
+	if err := os.MkdirAll(filepath.Join(s.dir, blobs), 0o700); err != nil {
+		return err
+	}
+	blob := filepath.Join(s.dir, blobs, digest)
+	err := os.Link(path, blob)
+	if !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	beside := path + ".shared"
+	if err := os.Link(blob, beside); err != nil {
+		return err
+	}
+	return os.Rename(beside, path)
+}
+
+// replace puts the directory of an image where its name says. Files of the image
+// that was there live on for those that have them open.
+func (s *Store) replace(dir, name string) error {
+	if _, err := os.Lstat(s.Dir(name)); errors.Is(err, os.ErrNotExist) {
+		return os.Rename(dir, s.Dir(name))
+	}
+	if _, err := Read(s.Dir(name)); err != nil {
+		return fmt.Errorf("%s is there, and is no image that can be replaced: %w", s.Dir(name), err)
+	}
+	if err := exchange(dir, s.Dir(name)); err != nil {
+		return err
+	}
+	return removeImage(dir)
+}
+
+// Remove removes an image: its files, and its directory if nothing else is in it.
+func (s *Store) Remove(name string) error {
+	if _, err := s.Get(name); err != nil {
+		return err
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return removeImage(s.Dir(name))
+}
+
+// removeImage removes the files that an image is made of, what says so last. It
+// removes nothing if something else is beside them.
+func removeImage(dir string) error {
+	ours := append(slices.Clone(parts), Manifest)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !slices.Contains(ours, e.Name()) {
+			return fmt.Errorf("%s is not the image's, and stays: move it elsewhere first", filepath.Join(dir, e.Name()))
+		}
+	}
+	for _, name := range ours {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return os.Remove(dir)
+}
+
+// Pruned is what Prune removed.
+type Pruned struct {
+	Files []string `json:"files"` // by digest
+	Bytes int64    `json:"bytes"`
+}
+
+// Prune removes the files that no image has any more.
+func (s *Store) Prune() (Pruned, error) {
+	p := Pruned{Files: []string{}}
+	if _, err := os.Stat(s.dir); errors.Is(err, os.ErrNotExist) {
+		return p, nil
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return p, err
+	}
+	defer unlock()
+	s.sweep()
+	images, err := s.List()
+	if err != nil {
+		return p, err // what those have that cannot be read is not known
+	}
+	used := map[string]bool{}
+	for _, i := range images {
+		for _, f := range i.Files {
+			used[f.SHA256] = true
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(s.dir, blobs))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return p, err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return p, err
+		}
+		if !isDigest(e.Name()) || used[e.Name()] || !info.Mode().IsRegular() {
+			continue
+		}
+		if err := os.Remove(filepath.Join(s.dir, blobs, e.Name())); err != nil {
+			return p, err
+		}
+		p.Files = append(p.Files, e.Name())
+		p.Bytes += info.Size()
+	}
+	return p, nil
+}
+
+// sweep removes what builds that were killed left; the store is locked.
+func (s *Store) sweep() {
+	left, _ := filepath.Glob(filepath.Join(s.dir, building+"*")) // the pattern is a good one
+	for _, dir := range left {
+		_ = os.RemoveAll(dir) // what cannot be removed stays until the next time
+	}
+}
+
+// lock keeps other processes from changing the store.
+func (s *Store) lock() (unlock func(), err error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the store of images: %w (choose another with --dir)", err)
+	}
+	lock := flock.New(filepath.Join(s.dir, ".lock"), flock.SetPermissions(0o600))
+	locked, err := lock.TryLock()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("lock the store of images: %w", err)
+	case !locked:
+		return nil, fmt.Errorf("another nex is changing the images in %s: try again when it is done", s.dir)
+	}
+	return func() { _ = lock.Close() }, nil
+}
+
+// syncDir makes the names in a directory last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

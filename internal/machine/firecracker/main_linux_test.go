@@ -1,0 +1,21 @@
+package firecracker
+
+import (
+	"os"
+	"testing"
+
+	"nex/internal/machine/firecracker/fcemu"
+	"nex/internal/nextest"
+)
+
+// TestMain: the test binary is also an emulator of Firecracker, a stand-in for its
+// jailer, an agent, and a node that can be killed.
+func TestMain(m *testing.M) {
+	if code, was := fcemu.Shim(os.Args); was {
+		os.Exit(code)
+	}
+	if spec := os.Getenv(nodeVariable); spec != "" {
+		os.Exit(beNode(spec))
+	}
+	nextest.Main(m)
+}

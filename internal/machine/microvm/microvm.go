@@ -1,0 +1,86 @@
+// Package microvm is what the drivers of microVMs share: what a machine boots and
+// is given, its command line and its own disk, the control group around its VMM,
+// its console in the node's log, and how it is readied for a service.
+//
+// A driver calls [Config.Begin], starts its VMM with [Draft.Start], and has a
+// [Machine]. All types but Draft are safe for concurrent use. The package knows no
+// VMM, and what is inside of a machine only as far as its command line tells it.
+package microvm
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"nex/internal/cgroup"
+)
+
+// HelloUnderEmulation is how long an agent may take to say hello where the
+// processor of its machine is emulated, if nobody says.
+const HelloUnderEmulation = time.Minute
+
+// Config says what machines are made of. It does not change once it is used.
+type Config struct {
+	Kernel, Initramfs, RootFS string // files of the image; RootFS is only read, by all machines
+
+	CPUs      int // virtual processors, at least 1
+	MemoryMiB int // memory of the guest
+	DiskMiB   int // size of each machine's own disk, which takes what is written to it
+
+	Dir       string       // where the directories of machines are
+	Templates string       // where empty disks are kept, one of each size, to be copied
+	Groups    *cgroup.Root // nil for none
+	Network   Network      // nil for none
+	Log       *slog.Logger
+}
+
+// Network connects machines. Whatever it makes outside of a machine's directory it
+// records there first, so that it is found after a crash.
+type Network interface {
+	// Attach makes the network of a machine with the given id and directory, and
+	// keeps it cut. An error leaves nothing behind.
+	Attach(ctx context.Context, id, dir string) (*NIC, error)
+	// Enable lets a machine reach what its node allows.
+	Enable(id string) error
+	// Detach removes what Attach made, after the machine has ended. It is no error if
+	// there is nothing.
+	Detach(ctx context.Context, id, dir string) error
+}
+
+// NIC is the network card of a machine.
+type NIC struct {
+	NetNS       string // path of the network namespace that Tap is in; "" for the node's own
+	Tap         string // name of the host's end
+	MAC         net.HardwareAddr
+	Addr        netip.Prefix // the guest's address in its network
+	Gateway     netip.Addr
+	Nameservers []netip.Addr
+}
+
+// Check says what of the image is not there, or cannot be read.
+func (c *Config) Check() error {
+	for _, f := range []struct{ what, path, key string }{
+		{"kernel", c.Kernel, "kernel_filepath"}, {"initramfs", c.Initramfs, "initramfs_filepath"}, {"root file system", c.RootFS, "rootfs_filepath"},
+	} {
+		if f.path == "" {
+			return fmt.Errorf("no %s for microVMs (%s)", f.what, f.key)
+		}
+		file, err := os.Open(f.path)
+		if err != nil {
+			return fmt.Errorf("%s of microVMs (%s): %w", f.what, f.key, err)
+		}
+		info, err := file.Stat()
+		_ = file.Close() // nothing was written
+		if err != nil {
+			return fmt.Errorf("%s of microVMs (%s): %w", f.what, f.key, err)
+		}
+		if !info.Mode().IsRegular() || info.Size() == 0 {
+			return fmt.Errorf("%s of microVMs (%s): %s is no file, or empty", f.what, f.key, f.path)
+		}
+	}
+	return nil
+}
