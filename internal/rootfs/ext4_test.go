@@ -89,6 +89,12 @@ func TestEverythingArrives(t *testing.T) {
 		{Name: "cap", Typeflag: tar.TypeReg, Mode: 0o755, PAXRecords: map[string]string{
 			xattrKey + "security.capability": "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
 			xattrKey + "user.note":           strings.Repeat("n", 500),
+			xattrKey + "system.other":        "not ours",
+		}},
+		{Name: "acl", Typeflag: tar.TypeReg, Mode: 0o640, PAXRecords: map[string]string{
+			// u::rw- u:1000:r-- g::r-- m::r-- o::---
+			xattrKey + aclAccess: "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x02\x00\x04\x00\xe8\x03\x00\x00" +
+				"\x04\x00\x04\x00\xff\xff\xff\xff\x10\x00\x04\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff",
 		}},
 	} {
 		h.ModTime, h.Format = epoch.AddDate(50, 0, 0), tar.FormatPAX
@@ -117,6 +123,7 @@ func TestEverythingArrives(t *testing.T) {
 		"stat /null":     {"Type: character special", "number: 01:03", "Mode:  0666"},
 		"stat /disk":     {"Type: block special", "Mode:  0660", "259:300"},
 		"stat /pipe":     {"Type: FIFO"},
+		"ea_list /acl":   {"01 00 00 00 01 00 06 00 02 00 04 00 e8 03 00 00 04 00 04 00 10 00 04 00 20 00 00 00"},
 		"ea_list /cap":   {"security.capability (20)", "user.note (500)"},
 	} {
 		got := debugfs(t, path, request)
@@ -124,6 +131,9 @@ func TestEverythingArrives(t *testing.T) {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s says\n%s\nwant %q in it", request, got, want)
 			}
+		}
+		if strings.Contains(got, "system.other") {
+			t.Errorf("%s says\n%s", request, got)
 		}
 	}
 }

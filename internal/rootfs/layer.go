@@ -122,27 +122,6 @@ func (n *node) check() error {
 	return nil
 }
 
-func (n *node) takeXattrs(h *tar.Header) error {
-	sum := 0
-	for key, value := range h.PAXRecords {
-		name, ok := strings.CutPrefix(key, xattrKey)
-		if !ok {
-			continue
-		}
-		if len(name) > maxName {
-			return fmt.Errorf("extended attribute with a name of %d bytes", len(name))
-		}
-		if sum += len(name) + len(value) + 24; sum > maxXattrs {
-			return fmt.Errorf("extended attributes of more than %d bytes", maxXattrs)
-		}
-		if n.xattrs == nil {
-			n.xattrs = map[string]string{}
-		}
-		n.xattrs[name] = value
-	}
-	return nil
-}
-
 // addLink gives a file that is there one more name.
 func (t *tree) addLink(h *tar.Header) error {
 	target := t.find(h.Linkname, false)
