@@ -1,0 +1,175 @@
+package microvm
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"nex"
+	"nex/internal/nextest"
+)
+
+func TestMain(m *testing.M) { nextest.Main(m) }
+
+func TestCommandLine(t *testing.T) {
+	nic := &NIC{
+		Addr: netip.MustParsePrefix("192.168.127.2/24"), Gateway: netip.MustParseAddr("192.168.127.1"),
+		Nameservers: []netip.Addr{netip.MustParseAddr("1.1.1.1"), netip.MustParseAddr("9.9.9.9")},
+	}
+	const network = " ip=192.168.127.2::192.168.127.1:255.255.255.0::eth0:off nex.dns=1.1.1.1,9.9.9.9"
+	for _, c := range []struct {
+		nic      *NIC
+		emulated bool
+		ends     string
+	}{{nil, false, " panic=-1"}, {nic, false, network}, {nil, true, " 8250.nr_uarts=1"}, {nic, true, network}} {
+		line, err := CommandLine(c.nic, c.emulated)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(line, "nex.guest=1 quiet console=ttyS0 ") || !strings.HasSuffix(line, c.ends) ||
+			strings.Contains(line, "tsc_early_khz=") != c.emulated || strings.Contains(line, "nomodule") {
+			t.Errorf("command line %q", line)
+		}
+	}
+}
+
+func TestClockOfTheProcessor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cpuinfo")
+	for text, want := range map[string]int{"model name\t: x\ncpu MHz\t\t: 2596.130\ncpu MHz : 1\n": 2596130, "cpu MHz : fast\n": 0, "": 0} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if khz, err := clockKHz(path); khz != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d kHz, %v", text, khz, err)
+		}
+	}
+}
+
+// TestDiskIsSparseAndItsOwn: each machine's disk is a copy that takes no room for
+// what is empty, of a template that is made once and never written to.
+func TestDiskIsSparseAndItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	c := &Config{DiskMiB: 256, Templates: filepath.Join(dir, "disks")}
+	for _, name := range []string{"a", "b"} {
+		path := filepath.Join(dir, name)
+		if err := c.makeDisk(t.Context(), path); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil || info.Size() != 256<<20 || info.Mode().Perm() != 0o600 {
+			t.Fatalf("disk %v, %v", info, err)
+		}
+		if taken := info.Sys().(*syscall.Stat_t).Blocks * 512; taken == 0 || taken > 16<<20 {
+			t.Errorf("the empty disk takes %d bytes", taken)
+		}
+		if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := os.ReadDir(c.Templates)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("templates %v, %v", list, err)
+	}
+	if err := c.makeDisk(t.Context(), filepath.Join(dir, "a")); err == nil {
+		t.Error("a disk that is there was overwritten")
+	}
+	fresh := filepath.Join(dir, "c")
+	if err := c.makeDisk(t.Context(), fresh); err != nil {
+		t.Fatal(err)
+	}
+	magic := make([]byte, 2)
+	f, err := os.Open(fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.ReadAt(magic, 1024+56); err != nil || !bytes.Equal(magic, []byte{0x53, 0xef}) {
+		t.Errorf("it is no ext4: %x, %v", magic, err)
+	}
+}
+
+// TestConsoleOfAHostileGuest: lines without end, and lines in floods, are cut short.
+func TestConsoleOfAHostileGuest(t *testing.T) {
+	var log bytes.Buffer
+	c := &console{log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	flood := strings.Repeat("x", 1<<20) + "\n" + strings.Repeat("line\r\n", 100_000) + "Kernel panic - not syncing: why\n\x1b[2Jlast"
+	c.relay(strings.NewReader(flood))
+	if log.Len() > 200<<10 || !strings.Contains(log.String(), "too many") || strings.Contains(log.String(), "\x1b") {
+		t.Errorf("%d bytes went to the log", log.Len())
+	}
+	if got := c.lastLine(); got != "Kernel panic - not syncing: why" {
+		t.Errorf("the last line is %q", got)
+	}
+	c = &console{log: c.log}
+	c.relay(io.MultiReader(strings.NewReader("first\n"), strings.NewReader("second")))
+	if got := c.lastLine(); got != "second" {
+		t.Errorf("the last line is %q", got)
+	}
+}
+
+// network is one that notes what is asked of it.
+type network struct{ said []string }
+
+func (n *network) Attach(_ context.Context, id, _ string) (*NIC, error) {
+	n.said = append(n.said, "attach "+id)
+	return &NIC{}, nil
+}
+func (n *network) Enable(id string) error { n.said = append(n.said, "enable "+id); return nil }
+func (n *network) Detach(_ context.Context, id, _ string) error {
+	n.said = append(n.said, "detach "+id)
+	return nil
+}
+
+// TestWhatIsAskedOfAMachine: limits beyond the machine are refused before its
+// network is let in; what did not start leaves nothing.
+func TestWhatIsAskedOfAMachine(t *testing.T) {
+	n := &network{}
+	dir := t.TempDir()
+	c := &Config{MemoryMiB: 128, DiskMiB: 32, Dir: dir, Templates: filepath.Join(dir, "disks"), Network: n, Log: slog.New(slog.DiscardHandler)}
+	d, err := c.Begin(t.Context(), "m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Machine{cfg: c, nic: d.NIC, admit: func() error { n.said = append(n.said, "own"); return nil }}
+	for _, r := range []nex.Resources{{MemoryMiB: 129}, {DiskMiB: 33}} {
+		if err := m.Admit(r); nex.CodeOf(err) != nex.Exhausted {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+	d.Abandon()
+	d.Abandon()
+	if _, err := os.Stat(filepath.Join(dir, "m")); err == nil {
+		t.Error("the directory is left")
+	}
+	if got := strings.Join(n.said, ", "); got != "attach m, detach m" {
+		t.Errorf("asked of the network: %s", got)
+	}
+}
+
+func TestImageThatIsNotThere(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{}, "kernel_filepath"}, {Config{Kernel: file, Initramfs: file + "x"}, "initramfs_filepath"},
+		{Config{Kernel: file, Initramfs: file, RootFS: filepath.Dir(file)}, "rootfs_filepath"},
+	} {
+		if err := c.cfg.Check(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %s", err, c.want)
+		}
+	}
+	if err := (&Config{Kernel: file, Initramfs: file, RootFS: file}).Check(); err != nil {
+		t.Error(err)
+	}
+}
