@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,6 +78,9 @@ func (p *port) Read(b []byte) (int, error) {
 		case err == nil:
 			return 0, io.EOF
 		case errors.Is(err, unix.EAGAIN):
+			// A thread that waits in the kernel keeps its processor for a while: who
+			// was given work has to begin it first, where there is only one.
+			runtime.Gosched()
 			if _, err := p.await(unix.POLLIN, due); err != nil {
 				return 0, err
 			}

@@ -53,7 +53,7 @@ func (s *Server) Run(ctx context.Context, hello Hello) error {
 	if err != nil {
 		return fmt.Errorf("encode hello: %w", err)
 	}
-	s.link.outbox.add(frame{kind: kindHello, body: body}, soon)
+	s.link.outbox.add(frame{kind: kindHello, body: body}, atOnce)
 	s.link.start()
 	select {
 	case <-s.link.done:
