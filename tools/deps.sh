@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that the programs named as arguments (of git, make, gcc, g++, curl, qemu-system-x86_64) are there:
+# Makes sure that the programs named as arguments (of git, make, gcc, g++, curl, qemu-system-x86_64, ip) are there:
 # as root on Debian it installs the missing ones, elsewhere it names them.
 set -euo pipefail
 
@@ -13,6 +13,7 @@ for program in "$@"; do
 	command -v "$program" >/dev/null && continue
 	case $program in
 	qemu-system-x86_64) packages+=(qemu-system-x86) ;;
+	ip) packages+=(iproute2) ;;
 	*) packages+=("$program") ;;
 	esac
 	[ "$program" = gcc ] && packages+=(libc6-dev)
