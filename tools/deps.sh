@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that the programs named as arguments (of git, make, gcc, g++, curl, e2fsck, qemu-system-x86_64) are there:
+# Makes sure that the programs named as arguments (of git, make, gcc, g++, curl, e2fsck, qemu-system-x86_64, ip) are there:
 # as root on Debian it installs the missing ones, elsewhere it names them.
 set -euo pipefail
 
@@ -15,6 +15,7 @@ for program in "$@"; do
 	gcc) packages+=(gcc libc6-dev) ;;
 	e2fsck) packages+=(e2fsprogs) ;;
 	qemu-system-x86_64) packages+=(qemu-system-x86) ;;
+	ip) packages+=(iproute2) ;;
 	*) packages+=("$program") ;;
 	esac
 done

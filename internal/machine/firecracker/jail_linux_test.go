@@ -316,7 +316,7 @@ func TestStandInRefusesWrongArguments(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no user":           {right[:4], "--uid is required"},
+		"no user":           {append(right[:4:4], right[6:]...), "--uid is required"},
 		"unknown":           {append(right[:10:10], "--node", "0"), "--node"},
 		"twice":             {append(right[:10:10], "--id", "m"), "more than once"},
 		"equals sign":       {append(right[:10:10], "--netns=/x"), "--netns=/x"},

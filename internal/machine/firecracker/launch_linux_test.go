@@ -8,13 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -219,82 +217,6 @@ func recordOf(t *testing.T, l *Launcher, id string) (r record) {
 	return r
 }
 
-// TestMachineIsGoneWhenItsProcessIs, or its guest's kernel.
-func TestMachineIsGoneWhenItsProcessIs(t *testing.T) {
-	t.Run("process killed", func(t *testing.T) {
-		l := newLauncher(t)
-		m, err := l.Launch(t.Context(), "m")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(m.(*vm).PID(), syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		nextest.Await(t, m.Gone(), "the machine to be gone")
-		for range 2 {
-			if err := m.Destroy(t.Context()); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	t.Run("kernel panic", func(t *testing.T) {
-		l := newLauncher(t)
-		var console text
-		l.Log = slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), &console), &slog.HandlerOptions{Level: slog.LevelDebug}))
-		g := take(t, fill(t, l, 0))
-		program, err := os.ReadFile(nextest.GuestProgram(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		deploy(t, g, guest.Deploy{Type: nex.Native, Argv: []string{"panic"}}, program, guest.Sink{Exited: func(guest.Exit) {}})
-		nextest.Await(t, g.Gone(), "the machine to be gone")
-		if g.Err() == nil {
-			t.Error("the link tells no reason")
-		}
-		if !strings.Contains(console.String(), "Kernel panic") {
-			t.Error("the kernel did not panic")
-		}
-	})
-}
-
-// text is what was written, to be read at any time.
-type text struct {
-	mu   sync.Mutex
-	data bytes.Buffer
-}
-
-func (b *text) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.Write(p)
-}
-
-func (b *text) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.String()
-}
-
-func TestDestroyTwiceAndAtOnce(t *testing.T) {
-	l := newLauncher(t)
-	m, err := l.Launch(t.Context(), "m")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	for range 3 {
-		all.Go(func() {
-			if err := m.Destroy(t.Context()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
-	if err := m.Destroy(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestLaunchErrorsLeaveNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(t *testing.T, l *Launcher)
@@ -338,4 +260,31 @@ func TestGivenUpLaunchLeavesNothing(t *testing.T) {
 	if _, err := l.Launch(ctx, "m"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestLaunchers is the suite for all launchers.
+func TestLaunchers(t *testing.T) {
+	groups, _ := cgroup.Open() // nil where there are none
+	t.Cleanup(groups.Close)
+	eachKind(t, func(t *testing.T, l *Launcher) {
+		nextest.Launchers(t, nextest.Machines{
+			Boot: bootTime, Boots: 3, Kernel: true,
+			New: func(t *testing.T, dir string) machine.Launcher {
+				own := newLauncher(t)
+				own.Dir, own.Jail, own.Groups = dir, l.Jail, groups
+				return own
+			},
+			Sweep: func(t *testing.T, dir string) {
+				left, err := os.ReadDir(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range left {
+					if err := errors.Join(groups.Sweep(t.Context(), d.Name()), Sweep(t.Context(), filepath.Join(dir, d.Name()))); err != nil {
+						t.Error(err)
+					}
+				}
+			},
+		})
+	})
 }
