@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,7 +35,7 @@ func (c Config) conflist(dir string) (*libcni.NetworkConfigList, error) {
 	type object = map[string]any
 	ptp := object{
 		"type": "ptp",
-		"ipam": object{"type": "host-local", "subnet": c.Subnet.String(), "dataDir": filepath.Join(c.StateDir, "cni", "leases")},
+		"ipam": object{"type": "host-local", "subnet": c.Subnet.String(), "dataDir": c.leases()},
 	}
 	data, err := json.Marshal(object{"cniVersion": "1.0.0", "name": c.NetworkName, "plugins": []any{ptp, object{"type": tap.Name}}})
 	if err != nil {
@@ -66,4 +67,27 @@ func (c Config) pluginDirs() ([]string, error) {
 		return nil, err
 	}
 	return append(dirs, own), nil
+}
+
+// leases is the directory in which the plugin host-local keeps who has which address,
+// a file for each in one directory for each network.
+func (c Config) leases() string { return filepath.Join(c.StateDir, "cni", "leases") }
+
+// dropLeases removes the addresses that were taken by nobody: the plugin was killed
+// before it had written who. No plugin may be at work.
+func (c Config) dropLeases(network string) error {
+	dir := filepath.Join(c.leases(), network)
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, f := range files {
+		if _, no := netip.ParseAddr(f.Name()); no != nil {
+			continue
+		}
+		if info, gone := f.Info(); gone == nil && info.Size() == 0 {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, f.Name())))
+		}
+	}
+	return err
 }

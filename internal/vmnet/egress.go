@@ -159,6 +159,14 @@ type opening struct {
 	rule     string // what it comes of
 }
 
+func (o opening) String() string {
+	protocol := "tcp"
+	if o.udp {
+		protocol = "udp"
+	}
+	return fmt.Sprintf("%s %d-%d %s", o.net, o.from, o.to, protocol)
+}
+
 // openings reads and resolves the rules.
 func (c Config) openings(ctx context.Context) ([]opening, error) {
 	list := c.Egress

@@ -1,6 +1,7 @@
 package vmnet
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,29 +31,31 @@ type guest struct {
 	chain string
 	veth  string // the host's end
 	ip    netip.Addr
+
+	enabled bool // what it sends passes
 }
 
-// newFirewall sees that the kernel has nftables.
+// newFirewall sees that the kernel has what it takes, in a network namespace that
+// is gone afterwards.
 func newFirewall(table string, opened []opening) (*firewall, error) {
-	conn, err := nftables.New()
-	if err == nil {
-		_, err = conn.ListTables()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("network of machines: the kernel has no nftables, which hold guests in (it needs nf_tables with the families inet and netdev, and root): %w", err)
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		trial := &firewall{table: table, opened: opened}
+		g := guest{chain: "guest", veth: "lo", ip: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+		if err := trial.add(g); err != nil {
+			return err
+		}
+		return trial.open(g)
+	})
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("network of machines: it takes root: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("network of machines: the kernel lacks what holds guests in: nftables (nf_tables with the families inet and netdev, nft_ct, nft_masq, nft_reject_inet): %w", err)
 	}
 	return &firewall{table: table, opened: opened}, nil
-}
-
-// beyond returns a rule that opens something which is not one address, "" if there
-// is none.
-func (f *firewall) beyond() string {
-	for _, o := range f.opened {
-		if o.net.Bits() < 32 {
-			return o.rule
-		}
-	}
-	return ""
 }
 
 func (f *firewall) inet() *nftables.Table {
@@ -63,7 +66,7 @@ func gates(table string) *nftables.Table {
 	return &nftables.Table{Name: table, Family: nftables.TableFamilyNetdev}
 }
 
-// guests is the set of the host's ends of all guests.
+// guestSet is the set of the host's ends of all guests.
 func guestSet(t *nftables.Table) *nftables.Set {
 	return &nftables.Set{Table: t, Name: "guests", KeyType: nftables.TypeIFName}
 }
@@ -95,6 +98,7 @@ func (f *firewall) add(g guest) error {
 	}
 	t := conn.AddTable(gates(f.table))
 	c := conn.AddChain(g.gate(t))
+	conn.FlushChain(c)
 	conn.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: []expr.Any{drop()}})
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("firewall: %w", err)
@@ -139,7 +143,7 @@ func (f *firewall) open(g guest) error {
 
 // remove takes a guest away, and the tables with the last one. What is not there is
 // fine.
-func (f *firewall) remove(table, chain string) error {
+func (f *firewall) remove(table, chain, veth string) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
@@ -170,8 +174,25 @@ func (f *firewall) remove(table, chain string) error {
 			conn.DelTable(t)
 		}
 		f.ready = f.ready && table != f.table
+	} else if err := unlist(conn, table, veth); err != nil {
+		return err
 	}
 	return conn.Flush()
+}
+
+// unlist takes a guest's interface out of the set of all, if it is there.
+func unlist(conn *nftables.Conn, table, veth string) error {
+	set := guestSet(&nftables.Table{Name: table, Family: nftables.TableFamilyINet})
+	listed, err := conn.GetSetElements(set)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range listed {
+		if bytes.Equal(e.Key, interfaceName(veth)) {
+			return conn.SetDeleteElements(set, element(veth))
+		}
+	}
+	return err
 }
 
 // install makes the table of what all guests may reach, or makes it anew.

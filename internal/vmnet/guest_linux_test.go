@@ -1,6 +1,7 @@
 package vmnet
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -30,10 +31,21 @@ func newNetwork(t *testing.T, change func(*Config)) *Network {
 	if change != nil {
 		change(&cfg)
 	}
+	return start(t, cfg)
+}
+
+// start returns a network that the test's end closes.
+func start(t *testing.T, cfg Config) *Network {
+	t.Helper()
 	n, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return n
 }
 
@@ -149,15 +161,47 @@ func greet(network, address string, within time.Duration) error {
 	return err
 }
 
-// serve returns what comes to a port, over TCP and UDP, of all addresses of the
-// namespace it is called in.
+// bulk has a server of [serve] return more than fits into buffers, which comes in
+// large segments.
+func bulk(address string) error {
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(2 * patience))
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
+	result := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(sent)
+		result <- err
+	}()
+	got := make([]byte, len(sent))
+	if _, err := io.ReadFull(conn, got); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, sent) {
+		return errors.New("other bytes came back")
+	}
+	return <-result
+}
+
+// serve returns what comes to a port of the host, over TCP and UDP.
 func serve(t *testing.T, address string) {
 	t.Helper()
-	l, err := net.Listen("tcp4", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := net.ListenPacket("udp4", address)
+	serveIn(t, func(work func() error) error { return work() }, address)
+}
+
+func serveIn(t *testing.T, within func(func() error) error, address string) {
+	t.Helper()
+	var l net.Listener
+	var p net.PacketConn
+	err := within(func() (err error) {
+		if l, err = net.Listen("tcp4", address); err == nil {
+			p, err = net.ListenPacket("udp4", address)
+		}
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,4 +246,36 @@ func give(t *testing.T, name, cidr string) {
 			t.Error(err)
 		}
 	})
+}
+
+// serve is serve for the guest.
+func (g *booted) serve(t *testing.T, address string) {
+	t.Helper()
+	serveIn(t, func(work func() error) error { return Within(g.path, work) }, address)
+}
+
+// up brings an interface of this namespace up, with an address.
+func up(name, cidr string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	addr, err := netlink.ParseAddr(cidr)
+	return errors.Join(err, netlink.AddrAdd(link, addr), netlink.LinkSetUp(link))
+}
+
+// routeVia leads to an address by way of another.
+func routeVia(to netip.Addr, gateway string) error {
+	return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(32, 32)}, Gw: net.ParseIP(gateway)})
+}
+
+// open opens a file until the test's end.
+func open(t *testing.T, path string) *os.File {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }

@@ -31,6 +31,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if text := os.Getenv(doomedVariable); text != "" {
+		if err := live(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	switch {
 	case os.Getenv(insideVariable) != "":
 		if err := furnish(); err != nil {

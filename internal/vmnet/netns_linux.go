@@ -55,6 +55,12 @@ func makeNetNS(path string) error {
 	return err
 }
 
+// isNetNS reports whether a namespace is at path, rather than a file or nothing.
+func isNetNS(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC
+}
+
 // removeNetNS takes a namespace its name, and that is all that holds it when no
 // process is left in it. One that is not there is fine.
 func removeNetNS(path string) error {

@@ -27,6 +27,9 @@ type Network struct {
 	cni  *libcni.CNIConfig
 	wall *firewall
 
+	changes  *os.File // of nftables
+	watching sync.WaitGroup
+
 	mu     sync.Mutex
 	guests map[string]guest // guarded by mu
 }
@@ -42,7 +45,8 @@ var (
 func netnsPath(id string) string { return filepath.Join(netnsDir, "nex-"+id) }
 
 // New checks what a network needs, resolves the names in the egress rules, and
-// makes nothing but files of the node's own. The error says what is missing.
+// makes nothing but files of the node's own. The error says what is missing. The
+// network watches its firewall until [Network.Close].
 func New(ctx context.Context, cfg Config) (*Network, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
@@ -59,6 +63,9 @@ func New(ctx context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := cfg.checkForwarding(opened); err != nil {
+		return nil, err
+	}
 	if n.wall, err = newFirewall("nex-"+cfg.Node, opened); err != nil {
 		return nil, err
 	}
@@ -70,7 +77,18 @@ func New(ctx context.Context, cfg Config) (*Network, error) {
 	if _, err := n.cni.ValidateNetworkList(ctx, n.list); err != nil {
 		return nil, fmt.Errorf("network of machines: %w (the plugins are in Debian's package containernetworking-plugins; looked in %s)", err, strings.Join(dirs, ", "))
 	}
+	if n.changes, err = listen(); err != nil {
+		return nil, fmt.Errorf("watch the firewall of machines: %w", err)
+	}
+	n.watching.Go(func() { n.watch(n.changes) })
 	return n, nil
+}
+
+// Close ends the watch over the firewall. Networks of machines stay as they are.
+func (n *Network) Close() error {
+	err := n.changes.Close()
+	n.watching.Wait()
+	return err
 }
 
 // Attach makes the network card of machine id, whose directory is dir. Nothing that
@@ -85,12 +103,12 @@ func (n *Network) Attach(ctx context.Context, id, dir string) (*NIC, error) {
 	if old, err := readRecord(dir); err != nil || old != nil {
 		return nil, errors.Join(err, fmt.Errorf("machine %s has a network already", id))
 	}
+	if _, err := os.Lstat(netnsPath(id)); err == nil {
+		return nil, fmt.Errorf("machine %s: there is a network namespace %s that its record does not tell of; if it is nobody's, remove it: ip netns delete nex-%s", id, netnsPath(id), id)
+	}
 	forward, err := forwarding()
 	if err != nil {
 		return nil, err
-	}
-	if !forward && n.wall.beyond() != "" && !n.list.DisableCheck {
-		n.cfg.Log.Debug("forwarding of IPv4 is off on this host", "needed_for", n.wall.beyond())
 	}
 	r := record{
 		Version: 1, ID: id, NetNS: netnsPath(id), Table: n.wall.table, Chain: "guest-" + id,
@@ -212,6 +230,8 @@ func (n *Network) Enable(_ context.Context, id string) error {
 	if err := n.wall.open(g); err != nil {
 		return fmt.Errorf("network of machine %s: %w", id, err)
 	}
+	g.enabled = true
+	n.guests[id] = g
 	return nil
 }
 
@@ -257,7 +277,12 @@ func (n *Network) undo(ctx context.Context, r record, dir string) error {
 	list, err := libcni.NetworkConfFromBytes(r.Network)
 	did("network configuration", err)
 	if err == nil {
-		did("CNI", n.cni.DelNetworkList(ctx, list, n.runtime(r)))
+		run := n.runtime(r)
+		if !isNetNS(r.NetNS) { // killed before it was one, or gone with a restart of the host
+			run.NetNS = ""
+		}
+		did("CNI", n.cni.DelNetworkList(ctx, list, run))
+		did("leases", n.cfg.dropLeases(list.Name))
 	}
 	did("network namespace", removeNetNS(r.NetNS))
 	did("interface of the host", removeVeth(r))
@@ -265,7 +290,7 @@ func (n *Network) undo(ctx context.Context, r record, dir string) error {
 		did("forwarding", setForwarding(false))
 	}
 	n.forget(r)
-	did("firewall", n.wall.remove(r.Table, r.Chain))
+	did("firewall", n.wall.remove(r.Table, r.Chain, r.HostVeth))
 	delete(n.guests, r.ID)
 	if len(errs) == 0 {
 		did("record", r.remove(dir))
@@ -318,20 +343,4 @@ func (n *Network) forget(r record) {
 	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, either...); err != nil {
 		n.cfg.Log.Debug("connections of a machine are remembered until they time out", "machine", r.ID, "error", err)
 	}
-}
-
-// forwardFile says whether the host forwards packets of IPv4.
-const forwardFile = "/proc/sys/net/ipv4/ip_forward"
-
-func forwarding() (bool, error) {
-	data, err := os.ReadFile(forwardFile)
-	return strings.TrimSpace(string(data)) == "1", err
-}
-
-func setForwarding(on bool) error {
-	value := "0"
-	if on {
-		value = "1"
-	}
-	return os.WriteFile(forwardFile, []byte(value), 0o644)
 }

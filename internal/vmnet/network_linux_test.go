@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -27,6 +28,9 @@ func TestReach(t *testing.T) {
 	}
 	if err := n.Enable(t.Context(), "one"); err != nil {
 		t.Fatal(err)
+	}
+	if err := Within(g.path, func() error { return bulk("192.168.127.1:4222") }); err != nil {
+		t.Error(err)
 	}
 	for _, test := range []struct {
 		network, address string
@@ -53,10 +57,62 @@ func TestReach(t *testing.T) {
 	}
 }
 
+// TestFlushed has somebody take the firewall away.
+func TestFlushed(t *testing.T) {
+	n := newNetwork(t, nil)
+	var guests []*booted
+	for _, id := range []string{"one", "two"} {
+		nic, _ := attach(t, n, id)
+		guests = append(guests, boot(t, nic))
+	}
+	if err := n.Enable(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, ":4222")
+	serve(t, ":9999")
+	for range 3 {
+		conn, err := nftables.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.FlushRuleset()
+		if err := conn.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		deadline, tick := time.After(patience), time.Tick(time.Millisecond)
+		for back := false; !back; {
+			select {
+			case <-deadline:
+				t.Fatal("the firewall does not come back")
+			case <-tick:
+			}
+			n.mu.Lock() // whoever makes it again holds this
+			whole, gates, err := n.wall.look()
+			n.mu.Unlock()
+			if err != nil {
+				t.Fatal(err)
+			}
+			back = whole && len(gates) == 2
+		}
+		if err := guests[0].dial("tcp", "192.168.127.1:4222", patience); err != nil {
+			t.Error(err)
+		}
+		if err := guests[0].dial("tcp", "192.168.127.1:9999", briefly); err == nil {
+			t.Error("the guest reaches what it may not")
+		}
+		if err := guests[1].dial("tcp", "192.168.127.1:4222", briefly); err == nil {
+			t.Error("the link carries before it is enabled")
+		}
+	}
+}
+
 // TestNothingStays looks for what is left of machines that were detached or swept.
 func TestNothingStays(t *testing.T) {
-	n := newNetwork(t, nil)
 	before := host(t)
+	n := newNetwork(t, nil)
+	if made := host(t); made != before {
+		t.Errorf("before:\n%s\nafter New:\n%s", before, made)
+	}
 	dirs := map[string]string{"one": t.TempDir(), "two": t.TempDir()}
 	for id, dir := range dirs {
 		if _, err := n.Attach(t.Context(), id, dir); err != nil {
@@ -69,10 +125,10 @@ func TestNothingStays(t *testing.T) {
 	if err := n.Detach(t.Context(), "one", dirs["one"]); err != nil {
 		t.Error(err)
 	}
-	again, err := New(t.Context(), n.cfg) // the next process of the node
-	if err != nil {
-		t.Fatal(err)
+	if listed := listed(t, n); len(listed) != 1 {
+		t.Errorf("of two guests one is left, and in the firewall are %q", listed)
 	}
+	again := start(t, n.cfg) // the next process of the node
 	if err := again.Sweep(t.Context(), dirs["two"]); err != nil {
 		t.Error(err)
 	}
@@ -98,6 +154,23 @@ func TestNothingStays(t *testing.T) {
 	if err != nil || len(cached) > 0 {
 		t.Errorf("results: %v, %v", cached, err)
 	}
+}
+
+// listed returns the interfaces that the firewall knows for guests'.
+func listed(t *testing.T, n *Network) (names []string) {
+	t.Helper()
+	conn, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	elements, err := conn.GetSetElements(guestSet(n.wall.inet()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range elements {
+		names = append(names, strings.TrimRight(string(e.Key), "\x00"))
+	}
+	return names
 }
 
 // host describes what machines could leave on a host.

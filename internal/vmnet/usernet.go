@@ -75,7 +75,7 @@ func UserNet(ctx context.Context, cfg Config, id string) (*User, error) {
 	return u, nil
 }
 
-// forwarding is one address that a guest sees and what is behind it.
+// forwarded is one address that a guest sees and what is behind it.
 type forwarded struct {
 	guest  netip.AddrPort
 	target string // host:port
