@@ -37,11 +37,13 @@ build: $(if $(TAGS),deps) ## build bin/nex and bin/nex-agent, both static
 CROSS := windows/amd64 darwin/arm64 darwin/amd64 linux/arm64
 
 .PHONY: cross
-cross: ## see that nex and nex-agent, both without cgo, compile for other systems (keeps nothing)
+cross: ## see that nex and nex-agent, both without cgo, compile for other systems, and vet all code for two (keeps nothing)
 	@for target in $(CROSS); do \
 		echo "compile for $$target"; \
 		GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 go build ./cmd/nex ./cmd/nex-agent ./cmd/nex-init || exit 1; \
 	done
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 go vet ./...
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go vet ./...
 
 .PHONY: demo
 demo: build ## build, then show functions and a service running on this machine

@@ -8,12 +8,11 @@ import (
 	"slices"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"nex"
+	"nex/internal/nextest/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 // vector reads a file of messages as Nex 0.2.7 sends and takes them.
 func vector[T any](t testing.TB, name string) T {

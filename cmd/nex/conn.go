@@ -87,6 +87,9 @@ func (o *connOptions) resolve() (url string, options []nats.Option, err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("prepare NATS connection: %w", err)
 	}
+	if nctx.User() == "" && nctx.Creds() == "" && nctx.NKey() != "" { // these come first
+		options = append(options, rereadNkey(nctx.NKey()))
+	}
 	url = nctx.ServerURL()
 	if url == "" {
 		url = defaultServer

@@ -19,11 +19,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(checked{m}, map[string]func(){
 		"nex":       main,
 		"nex-agent": func() { os.Exit(nextest.RunAgent()) },
 	})
 }
+
+// checked are tests that fail for what they leave.
+type checked struct{ *testing.M }
+
+func (c checked) Run() int { return nextest.Run(c.M) }
 
 // TestScripts runs the user stories in testdata/script, each with a NATS
 // server of its own at $NATS_URL, the stock nats CLI, and a free port $PORT.

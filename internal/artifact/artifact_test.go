@@ -15,16 +15,14 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"go.uber.org/goleak"
-
 	"nex"
 	"nex/internal/artifact"
 	"nex/internal/nextest"
+	"nex/internal/nextest/leaks"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, // one that the NATS library may leave after a Put of these tests, when its connection is closed
-		goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+	os.Exit(leaks.Run(m))
 }
 
 // object is what a source says of an object, and what reading it gives.

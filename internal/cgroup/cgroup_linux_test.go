@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"nex"
+	"nex/internal/nextest/leaks"
 )
+
+func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 // The files of a kernel as far as groups use them. A directory stands in for the
 // file system of cgroups: this tests names, values and the order of things, not

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"nex"
 )
 
@@ -32,6 +34,17 @@ type Sink struct {
 	Host func(ctx context.Context, c HostCall) (Message, error)
 }
 
+// An agent may know a little longer of workloads that it had, but not go on about
+// others: so often a second in the long run, and at once.
+const (
+	strangersPerSecond = 1000
+	strangersAtOnce    = 20_000
+	hostCallWeight     = 20 // how many notices a call of a host service counts as
+)
+
+// errStrangers ends the link to an agent that does.
+var errStrangers = errors.New("the agent goes on about workloads that it does not have")
+
 // Client is the node's end of a link whose agent has said hello.
 type Client struct {
 	link  *link
@@ -39,23 +52,24 @@ type Client struct {
 
 	mu    sync.Mutex
 	sinks map[string]Sink // by workload id
+
+	strangers *rate.Limiter // of what is said of other ids
 }
 
 // Greet takes the node's end of a new link, waits for the agent's hello and
 // returns a Client that is ready for calls. It owns conn from then on, and
 // closes it on error.
 func Greet(ctx context.Context, conn net.Conn) (*Client, error) {
-	c := &Client{sinks: map[string]Sink{}}
+	c := &Client{sinks: map[string]Sink{}, strangers: rate.NewLimiter(strangersPerSecond, strangersAtOnce)}
 	c.link = newLink(conn, c.serve, c.notice)
 	c.link.guarded = true
 	c.link.blame = c.blame
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }) // fails only on a closed conn
+	// Closing ends every wait; a deadline does not end one for pipes that has begun.
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	hello, err := readHello(c.link)
-	if !stop() { // the deadline is set, or about to be
-		err = fmt.Errorf("wait for the agent's hello: %w", ctx.Err())
-	}
-	if err == nil {
-		err = conn.SetReadDeadline(time.Time{})
+	if !stop() { // it is closed, or about to be
+		_ = conn.Close()
+		return nil, fmt.Errorf("wait for the agent's hello: %w", ctx.Err())
 	}
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -78,7 +92,7 @@ func readHello(l *link) (Hello, error) {
 		return Hello{}, fmt.Errorf("%w: the agent did not begin with a hello", errFrame)
 	}
 	if h.Protocol != Protocol {
-		return Hello{}, fmt.Errorf("agent %q speaks link protocol %d, this node %d: install nex and nex-agent of one version", h.Version, h.Protocol, Protocol)
+		return Hello{}, fmt.Errorf("agent %.40q speaks link protocol %d, this node %d: install nex and nex-agent of one version", h.Version, h.Protocol, Protocol)
 	}
 	return h, nil
 }
@@ -191,9 +205,11 @@ func (c *Client) Invoke(t Trigger, due time.Time, hurry bool, done func(Result, 
 		r, err := decodeResult(o.data)
 		if err != nil {
 			c.link.fail(err, t.ID)
+			done(Result{}, nex.Errorf(nex.Unavailable, textLost))
+			return
 		}
 		r.Elapsed = min(r.Elapsed, time.Since(start)) // whatever the guest says
-		done(r, err)
+		done(r, nil)
 	})
 }
 
@@ -223,7 +239,12 @@ func (c *Client) serve(ctx *serving, m method, body []byte) (head, reply []byte,
 		return nil, nil, err
 	}
 	sink, ok := c.sink(call.ID)
-	if !ok || sink.Host == nil {
+	if !ok {
+		if err := c.stranger(hostCallWeight); err != nil {
+			c.link.fail(err)
+		}
+	}
+	if sink.Host == nil {
 		return nil, nil, nex.Errorf(nex.Unsupported, "No such host service: %.40s", call.Service)
 	}
 	call.Timeout = min(call.Timeout, longestHostCall)
@@ -249,10 +270,15 @@ func (c *Client) notice(body []byte) error {
 	switch body[0] {
 	case topicLog:
 		id, level, text, err := decodeLog(body[1:])
-		if sink, ok := c.sink(id); ok && err == nil {
-			sink.Log(level, text)
+		if err != nil {
+			return err
 		}
-		return err
+		sink, ok := c.sink(id)
+		if !ok {
+			return c.stranger(1)
+		}
+		sink.Log(level, text)
+		return nil
 	case topicExit:
 		var n exitNotice
 		if err := json.Unmarshal(body[1:], &n); err != nil {
@@ -260,7 +286,7 @@ func (c *Client) notice(body []byte) error {
 		}
 		sink, ok := c.sink(n.ID)
 		if !ok {
-			return nil
+			return c.stranger(1)
 		}
 		if sink.Exited == nil {
 			return fmt.Errorf("%w: a function does not exit", errMessage)
@@ -274,7 +300,7 @@ func (c *Client) notice(body []byte) error {
 	case topicRunaway:
 		id := string(body[1:])
 		if _, ok := c.sink(id); !ok {
-			return nil
+			return c.stranger(1)
 		}
 		c.link.fail(errRunaway, id)
 		return errRunaway
@@ -282,8 +308,16 @@ func (c *Client) notice(body []byte) error {
 	return fmt.Errorf("%w: notice of topic %d", errMessage, body[0])
 }
 
-// sink finds who listens to a workload; what a guest says of ids that were
-// never deployed on it is dropped.
+// stranger counts what a guest says of an id that is not deployed on it, which
+// is dropped. It may be late, but not without end.
+func (c *Client) stranger(weight int) error {
+	if !c.strangers.AllowN(time.Now(), weight) {
+		return errStrangers
+	}
+	return nil
+}
+
+// sink finds who listens to a workload.
 func (c *Client) sink(id string) (Sink, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

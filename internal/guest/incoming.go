@@ -62,12 +62,7 @@ func (l *link) take(f frame) (mine bool, err error) {
 		}
 		return true, l.notice(f.body)
 	case kindCancel:
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if s := l.serving[f.id]; s != nil {
-			s.end(context.Canceled)
-		}
-		return true, nil
+		return true, l.takeCancel(f.id)
 	case kindCall:
 		if l.serve != nil {
 			return l.assemble(f)
@@ -76,6 +71,20 @@ func (l *link) take(f frame) (mine bool, err error) {
 		return l.assemble(f)
 	}
 	return true, fmt.Errorf("%w: kind %d out of turn", errFrame, f.kind)
+}
+
+// takeCancel ends a call that the other end gave up. It may be over by now, but
+// there are only so many of them to be given up, each twice at most.
+func (l *link) takeCancel(id uint32) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.serving[id]; s != nil {
+		s.end(context.Canceled)
+	}
+	if l.cancels--; l.guarded && l.cancels < 0 {
+		return fmt.Errorf("%w: more cancels than there were calls", errFrame)
+	}
+	return nil
 }
 
 // assemble collects the frames of one message and passes it on when whole.
@@ -121,6 +130,9 @@ func (l *link) joinLocked(f *frame) (whole bool, err error) {
 	if !partial && !f.more {
 		return true, nil
 	}
+	if !partial && len(l.parts) >= maxLong {
+		return false, fmt.Errorf("%w: call %d is the beginning of one long message too many", errFrame, f.id)
+	}
 	if l.held += len(f.body); len(f.body) == 0 || l.held > maxLong*MaxMessage || len(part)+len(f.body) > MaxMessage {
 		return false, fmt.Errorf("%w: message of call %d is too large", errFrame, f.id)
 	}
@@ -154,6 +166,7 @@ func (l *link) acceptLocked(f frame) (job, error) {
 	l.asked += len(j.f.body)
 	l.serving[f.id] = j.s
 	l.working++
+	l.cancels += 2
 	return j, nil
 }
 

@@ -103,8 +103,9 @@ type link struct {
 	working int                     // theirs whose answer is not queued yet
 	asked   int                     // bytes of those calls
 	owed    int                     // bytes of answers that are not queued yet
-	parts   map[partKey][]byte      // unfinished messages
+	parts   map[partKey][]byte      // unfinished messages, maxLong at most
 	held    int                     // bytes in parts
+	cancels int                     // how many more the other end may send, see takeCancel
 }
 
 type partKey struct {
@@ -131,7 +132,7 @@ func newLink(conn net.Conn, serve serveFunc, notice noticeFunc) *link {
 	return &link{
 		conn: conn, in: in, r: bufio.NewReaderSize(in, 64<<10), serve: serve, notice: notice, outbox: newOutbox(conn),
 		long: make(chan struct{}, maxLong), jobs: make(chan job), done: make(chan struct{}),
-		pending: map[uint32]*pendingCall{}, serving: map[uint32]*serving{}, parts: map[partKey][]byte{},
+		pending: map[uint32]*pendingCall{}, serving: map[uint32]*serving{}, parts: map[partKey][]byte{}, cancels: maxCalls,
 	}
 }
 

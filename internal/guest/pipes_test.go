@@ -2,6 +2,7 @@ package guest_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -103,5 +104,25 @@ func TestClosedPipesWakeTheirReader(t *testing.T) {
 	}
 	if err := nextest.Await(t, failed, "the reader"); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestGreetGivesUpOnPipes: where a deadline does not end a wait that has begun, an
+// agent that says no hello, or half of one, is given up all the same.
+func TestGreetGivesUpOnPipes(t *testing.T) {
+	for _, said := range []string{"", "\x00\x00\x00\x20\x01\x00\x00\x00\x00\x00\x00\x00{"} {
+		in, agent := io.Pipe()
+		_, out := io.Pipe()
+		go func() { _, _ = agent.Write([]byte(said)) }() // it ends with the pipe
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		failed := make(chan error, 1)
+		go func() {
+			_, err := guest.Greet(ctx, guest.NewPipes(in, out))
+			failed <- err
+		}()
+		if err := receive(t, failed); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%q: %v", said, err)
+		}
+		cancel()
 	}
 }

@@ -15,22 +15,23 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"nex"
 	"nex/internal/guest"
 	"nex/internal/nextest"
+	"nex/internal/nextest/leaks"
 )
 
 func TestMain(m *testing.M) {
-	undo := trustTestServers()
-	code := m.Run()
-	undo()
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(leaks.Run(trusting{m}))
+}
+
+// trusting are tests that trust the servers of this package.
+type trusting struct{ *testing.M }
+
+func (t trusting) Run() int {
+	defer trustTestServers()()
+	return t.M.Run()
 }
 
 // rig is a server of host services with its NATS, and what it refused.

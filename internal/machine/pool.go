@@ -22,6 +22,10 @@ const destroyTimeout = 10 * time.Second
 // pingTimeout is how long an agent may take to give a sign of life if nobody says.
 const pingTimeout = 5 * time.Second
 
+// lasting is how long a machine of the pool must have been ready for its loss to be
+// no failure of its boot.
+const lasting = time.Minute
+
 // pingEvery is the time between two signs of life that an agent is asked for.
 const pingEvery = 5 * time.Second
 
@@ -115,8 +119,8 @@ type PoolConfig struct {
 	Max      int           // machines at once, ready ones among them; 0 for any number
 	Hello    time.Duration // how long an agent may take to say hello
 	Ping     time.Duration // how long an agent may take to give a sign of life; 5 s if it is 0
-	// Failed hears of a boot that failed while the pool was being filled, and
-	// when it is tried again. May be nil.
+	// Failed hears of a boot that failed while the pool was being filled, or of a
+	// machine that was lost in the pool, and when another is booted. May be nil.
 	Failed func(err error, in time.Duration)
 	Log    *slog.Logger
 }
@@ -169,10 +173,18 @@ func (p *Pool) keepOne(ctx context.Context) {
 			tries++
 			continue
 		}
+		booted := time.Now()
 		select {
 		case p.ready <- g:
 			tries = 0
 		case <-g.Done():
+			if time.Since(booted) > lasting {
+				tries = 0
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			p.failed(fmt.Errorf("machine %s was lost before it was used: %w", g.ID(), g.Err()), backoff(tries))
 			wait(ctx, backoff(tries))
 			tries++
 		case <-ctx.Done():
@@ -182,7 +194,7 @@ func (p *Pool) keepOne(ctx context.Context) {
 }
 
 func (p *Pool) failed(err error, in time.Duration) {
-	p.cfg.Log.Warn("Machine did not boot, trying again", "error", err, "in", in)
+	p.cfg.Log.Warn("Machine did not get or stay ready, trying again", "error", err, "in", in)
 	if p.cfg.Failed != nil {
 		p.cfg.Failed(err, in)
 	}

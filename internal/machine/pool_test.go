@@ -235,3 +235,43 @@ func TestClockIsToldAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestMachinesThatDieInThePool are told of. Those that die at once are replaced later and
+// later, but not those that had been ready for long.
+func TestMachinesThatDieInThePool(t *testing.T) {
+	for _, c := range []struct {
+		ready, most time.Duration
+	}{{time.Millisecond, 10 * time.Second}, {time.Hour, 50 * time.Millisecond}} {
+		t.Run(c.ready.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := fake()
+				var told []time.Duration
+				p := machine.NewPool(machine.PoolConfig{
+					Launcher: l, Size: 1, Hello: time.Second, Log: slog.New(slog.DiscardHandler),
+					Failed: func(err error, in time.Duration) {
+						if !strings.Contains(err.Error(), "lost before it was used") {
+							t.Errorf("failed with %v", err)
+						}
+						told = append(told, in)
+					},
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan struct{})
+				go func() { p.Run(ctx); close(done) }()
+				for n := range 10 {
+					for synctest.Wait(); len(l.Booted()) == n; synctest.Wait() {
+						time.Sleep(50 * time.Millisecond)
+					}
+					time.Sleep(c.ready)
+					l.Booted()[n].Crash()
+				}
+				synctest.Wait()
+				cancel()
+				<-done
+				if len(told) != 10 || told[9] != c.most {
+					t.Errorf("machines were replaced after %v, want %s in the end", told, c.most)
+				}
+			})
+		})
+	}
+}

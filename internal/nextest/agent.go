@@ -10,18 +10,17 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"nex"
 	"nex/internal/agent"
 	"nex/internal/cgroup"
 	"nex/internal/confine"
 	"nex/internal/guest"
 	"nex/internal/machine"
+	"nex/internal/nextest/leaks"
 )
 
-// Main runs a package's tests and fails if they leave goroutines. The test
-// binary can also be a real agent: see [AgentPath].
+// Main runs a package's tests and fails if they leave anything: see package
+// leaks. The test binary can also be a real agent: see [AgentPath].
 func Main(m *testing.M) {
 	if code, was := agent.Shim(os.Args); was {
 		os.Exit(code)
@@ -29,11 +28,20 @@ func Main(m *testing.M) {
 	if filepath.Base(os.Args[0]) == machine.AgentName() {
 		os.Exit(RunAgent())
 	}
-	goleak.VerifyTestMain(m,
-		goleak.Cleanup(func(code int) { _ = os.RemoveAll(built.dir); os.Exit(code) }), // "" is nothing
-		// A JetStream context that has published leaves this behind when its
-		// connection closes first.
-		goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+	os.Exit(Run(m))
+}
+
+// Run is [Main] without the agent, for a TestMain that has more to do. It returns
+// the exit code.
+func Run(m leaks.Tests) int { return leaks.Run(tests{m}) }
+
+// tests remove what was built for them.
+type tests struct{ leaks.Tests }
+
+func (t tests) Run() int {
+	code := t.Tests.Run()
+	_ = os.RemoveAll(built.dir) // "" is nothing
+	return code
 }
 
 // AgentPath returns an executable that is a real agent: this test binary under
@@ -56,6 +64,9 @@ func AgentPath(t testing.TB) string {
 func RunAgent() int {
 	if code, was := agent.Shim(os.Args); was {
 		return code
+	}
+	if name, lies := takeLie(); lies {
+		return runLiar(name)
 	}
 	err := confine.Main(func(box confine.Sandbox) error {
 		dir, err := os.Getwd()
@@ -93,6 +104,8 @@ type FakeLauncher struct {
 	Silent bool
 	// Clock, if set, hears what time it is at the node.
 	Clock func(time.Time)
+	// Agent, if set, is the whole agent of each machine in place of Handler.
+	Agent func(ctx context.Context, link net.Conn)
 
 	mu    sync.Mutex
 	boots []*FakeMachine
@@ -123,6 +136,10 @@ func (l *FakeLauncher) Launch(_ context.Context, id string) (machine.Machine, er
 		if l.Silent {
 			<-ctx.Done()
 			_ = far.Close() // a pipe's Close returns nil
+			return
+		}
+		if l.Agent != nil {
+			l.Agent(ctx, far)
 			return
 		}
 		s := guest.NewServer(far, l.Handler(id))

@@ -60,7 +60,7 @@ func (k Machines) orphaned(t *testing.T) {
 func (k Machines) doomed(t *testing.T, dir string) {
 	s := k.stand(t)
 	s.dir, s.Launcher = dir, k.New(t, dir)
-	m, err := s.Launch(t.Context(), "orphan-"+strings.ToLower(filepath.Base(filepath.Dir(dir))))
+	m, err := s.Launch(t.Context(), "orphan-"+strings.ReplaceAll(strings.ToLower(filepath.Base(filepath.Dir(dir))), "_", "-"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func TestNodeWithFirecracker(t *testing.T) {
 	if got := info.Tags[nex.TagVMM]; got != "Firecracker 1.12.0" {
 		t.Errorf("the node says its machines are run by %q", got)
 	}
-	r := newClient(t, srv)
+	r := newClientRig(t, srv)
 	r.node = info
 	r.mustDeployJS(t, "echo", "js.echo", echo)
 	for _, payload := range []string{"one", "two"} {

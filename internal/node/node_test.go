@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -75,13 +74,13 @@ func newRig(t *testing.T, s config.Config) *rig {
 
 func newRigOn(t *testing.T, srv *server.Server, s config.Config) *rig {
 	t.Helper()
-	r := newClient(t, srv)
+	r := newClientRig(t, srv)
 	r.node, r.end = runNode(t, srv.ClientURL(), r.dir, s)
 	return r
 }
 
-// newClient is a rig without a node.
-func newClient(t *testing.T, srv *server.Server) *rig {
+// newClientRig has no node yet.
+func newClientRig(t *testing.T, srv *server.Server) *rig {
 	t.Helper()
 	r := &rig{nc: nextest.Connect(t, srv), dir: t.TempDir(), events: make(chan nex.Event, 10_000)}
 	sub, err := r.nc.Subscribe("$NEX.events.>", func(m *nats.Msg) {
@@ -308,7 +307,11 @@ func TestKilledAgentIsReplaced(t *testing.T) {
 	r.call(t, "js.echo", nil)
 	old := agents(t, r.dir)
 	for _, pid := range old {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		p, err := os.FindProcess(pid)
+		if err == nil {
+			err = p.Kill()
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

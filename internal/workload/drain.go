@@ -2,7 +2,9 @@ package workload
 
 import (
 	"context"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,11 +25,17 @@ var (
 // no longer than calls. Then the services end, each within its grace. tell is
 // called after each that has ended, also by several goroutines at a time.
 //
+// It is also for what has ended with its node already and would come back with it.
 // A second Drain while one is under way hastens it if its calls are shorter.
 func (m *Manager) Drain(calls time.Duration, tell func()) {
 	m.mu.Lock()
 	m.drained = true
+	left := slices.Collect(maps.Keys(m.leaving))
+	clear(m.leaving)
 	m.mu.Unlock()
+	for _, id := range left {
+		m.cfg.Journal.Ended(id)
+	}
 	m.end(errDraining, calls, tell)
 }
 

@@ -278,7 +278,7 @@ func (m *Manager) allow(w *workload) func(int64) error {
 
 // Forget tells the journal of a workload that nobody wants any more. Those that
 // end with their node come back with it. It is called for every workload that
-// was deployed and has ended; besides, it is for whoever recorded one and finds
+// was deployed and has ended but not by itself; besides, it is for whoever recorded one and finds
 // that it is gone.
 func (m *Manager) Forget(id string) {
 	m.mu.Lock()

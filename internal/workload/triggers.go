@@ -87,9 +87,9 @@ func (t *triggers) current(ctx context.Context) (Guest, error) {
 	}
 }
 
-// subscribe starts listening, once; it returns when the server knows.
-// Messages that come before the first guest is attached wait for it.
-func (t *triggers) subscribe(ctx context.Context) error {
+// subscribe starts listening, once; it returns when the server knows. After an
+// error nobody listens. Messages that come before the first guest is attached wait for it.
+func (t *triggers) subscribe(ctx context.Context) (err error) {
 	if len(t.w.spec.Triggers) == 0 {
 		return nil
 	}
@@ -102,7 +102,12 @@ func (t *triggers) subscribe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	queue := t.queue()
+	defer func() {
+		if err != nil {
+			t.forgetLocked()
+		}
+	}()
+	queue, before := t.queue(), nc.LastError()
 	for _, subject := range t.w.spec.Triggers {
 		sub, err := nc.QueueSubscribe(subject, queue, func(m *nats.Msg) { t.take(nc, subject, m) })
 		if err != nil {
@@ -115,7 +120,18 @@ func (t *triggers) subscribe(ctx context.Context) error {
 	if err := nc.FlushWithContext(ctx); err != nil && nc.IsConnected() {
 		return fmt.Errorf("subscribe to trigger subjects: %w", err)
 	}
-	return refusal(nc.LastError(), t.w.spec.Triggers, queue)
+	if last := nc.LastError(); last != before { // what was there before is about others, or an earlier attempt
+		return refusal(last, t.w.spec.Triggers, queue)
+	}
+	return nil
+}
+
+// forgetLocked gives up subscriptions, so that they are made again.
+func (t *triggers) forgetLocked() {
+	for _, sub := range t.subs {
+		_ = sub.Unsubscribe() // fails only when the server has ended it, or the connection is closed
+	}
+	t.subs, t.drained = nil, nil
 }
 
 // queue is the group whose members share the messages: the copies of a

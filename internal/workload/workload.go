@@ -103,6 +103,7 @@ type end struct {
 	exit    *guest.Exit // the service ended by itself; nil if its guest was lost
 	err     error       // the run did not come about, or the service did not get ready
 	unready bool        // it is the latter
+	final   bool        // the policy wants no other run: it has not ended with its node
 	fault   guest.Fault // whose the loss of the guest may be
 }
 
@@ -115,11 +116,11 @@ func (w *workload) run(ctx context.Context, started chan<- error) {
 	for {
 		var healthy time.Duration
 		last, healthy = w.turn(ctx, started)
-		if ctx.Err() != nil || !w.everRan() || !w.m.restarts() {
+		if !w.everRan() {
 			break
 		}
 		delay, again := w.restarts.next(last, healthy)
-		if !again {
+		if last.final = !again; !again || ctx.Err() != nil || !w.m.restarts() {
 			break
 		}
 		w.tell(last, delay)
@@ -236,12 +237,17 @@ func (w *workload) undeploy(g Guest) {
 // workload itself. When ctx ends only the waiting does.
 func (w *workload) stop(ctx context.Context, drain time.Duration) error {
 	w.move(stopping)
-	calls, cancel := context.WithTimeout(ctx, drain)
-	defer cancel()
-	w.triggers.close(calls)
-	w.cancel()
+	asked := make(chan struct{})
+	go func() { // it ends with the calls at the latest, whoever waits for that
+		defer close(asked)
+		calls, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+		defer cancel()
+		w.triggers.close(calls)
+		w.cancel()
+	}()
 	select {
 	case <-w.done:
+		<-asked
 		return nil
 	case <-ctx.Done():
 		return nex.Errorf(nex.Timeout, "workload %s is still ending", w.spec.Name)
@@ -279,7 +285,11 @@ func (w *workload) finish(ctx context.Context, last end, started chan<- error) {
 	}
 	w.move(stopping)
 	w.move(stopped) // and so not listed: whoever recorded it looks for that, before the journal hears of the end
-	w.m.Forget(w.id)
+	if last.final {
+		w.m.cfg.Journal.Ended(w.id)
+	} else {
+		w.m.Forget(w.id)
+	}
 	w.report(e)
 }
 

@@ -11,6 +11,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"nex/internal/nextest"
+	"nex/internal/nextest/liar"
 )
 
 // faultKind is what is done to the world.
@@ -19,9 +22,11 @@ type faultKind string
 const (
 	killAgent faultKind = "agent killed"
 	stopAgent faultKind = "agent stopped"
-	fillDisk  faultKind = "disk full"
-	killNode  faultKind = "node killed"
-	stopNode  faultKind = "node stopped"
+	// lieAgent has the next agent that starts be one that lies.
+	lieAgent faultKind = "agent lies"
+	fillDisk faultKind = "disk full"
+	killNode faultKind = "node killed"
+	stopNode faultKind = "node stopped"
 	// restartNode ends a node in order and starts it again.
 	restartNode faultKind = "node restarted"
 	killServer  faultKind = "server killed"
@@ -35,7 +40,7 @@ const (
 
 // light are faults that excuse nothing, and heavy those that do.
 var (
-	light = []faultKind{killAgent, killAgent, stopAgent, fillDisk}
+	light = []faultKind{killAgent, killAgent, stopAgent, fillDisk, lieAgent}
 	heavy = []faultKind{killNode, killNode, stopNode, restartNode, killServer, killServer, stopServer, delayLink, stallLink, cutLink, cutLink}
 )
 
@@ -106,6 +111,8 @@ func (j *injector) do(ctx context.Context, s step) {
 	switch s.kind {
 	case killAgent, stopAgent:
 		j.agent(ctx, h, s)
+	case lieAgent:
+		j.lie(ctx, s)
 	case fillDisk:
 		j.disk(ctx, h, s)
 	case killNode, stopNode, restartNode:
@@ -138,6 +145,18 @@ func (j *injector) agent(ctx context.Context, h *host, s step) {
 	_ = p.Signal(syscall.SIGSTOP) // likewise
 	pause(ctx, s.hold)
 	_ = p.Signal(syscall.SIGCONT) // likewise
+}
+
+// lie has the next agent that starts, of whichever node, be a hostile guest.
+func (j *injector) lie(ctx context.Context, s step) {
+	lies := liar.Lies()
+	lie := lies[s.number%uint64(len(lies))].Name
+	f := j.m.begin(s.kind, s.node, "agent lies: "+lie)
+	defer j.m.over(f)
+	if err := nextest.LieNext(j.w.agent(), lie); err != nil {
+		j.m.violate("the driver cannot have an agent lie: %v", err)
+	}
+	pause(ctx, s.hold)
 }
 
 // disk takes all space on a node's disk.

@@ -44,7 +44,8 @@ const leakMarker = "leak"
 func Role() (run func() int, ok bool) {
 	roles := map[string]func() int{nodeName: beNode, serverName: beServer, serviceName: beService, leakedName: beLeaked}
 	run, ok = roles[filepath.Base(os.Args[0])]
-	if _, err := os.Stat(filepath.Join(filepath.Dir(os.Args[0]), leakMarker)); err == nil && filepath.Base(os.Args[0]) == machine.AgentName() {
+	agent := filepath.Base(os.Args[0]) == machine.AgentName() && len(os.Args) == 1 // with arguments it becomes a service
+	if _, err := os.Stat(filepath.Join(filepath.Dir(os.Args[0]), leakMarker)); err == nil && agent {
 		leak()
 	}
 	return run, ok
@@ -161,16 +162,42 @@ func beService() int {
 // leakedLife bounds how long a process is left behind for if nobody finds it.
 const leakedLife = 10 * time.Minute
 
-// leak starts a process that the agent's node cannot find.
+// leak leaves a process behind that the agent's node cannot find. What starts it
+// ends before this process becomes one that orphans are given to.
 func leak() {
-	cmd := exec.Command(filepath.Join(filepath.Dir(os.Args[0]), leakedName))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err := exec.Command(filepath.Join(filepath.Dir(os.Args[0]), leakedName)).Run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 }
 
+// stay is the argument of the process that is left behind.
+const stay = "stay"
+
 func beLeaked() int {
+	if len(os.Args) < 2 {
+		cmd := exec.Command(os.Args[0], stay)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			return fail(err)
+		}
+		return 0
+	}
+	leaveGroups()
 	<-time.After(leakedLife)
 	return 0
+}
+
+// leaveGroups moves this process out of the groups of its machine, as far as it
+// may: where it may not there are none.
+func leaveGroups() {
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(own)) { // "7:pids:/nex/ID/agent", "0::/nex/ID/agent"
+		_, rest, _ := strings.Cut(line, ":")
+		controllers, _, _ := strings.Cut(rest, ":")
+		mount := filepath.Join("/sys/fs/cgroup", strings.TrimPrefix(controllers, "name="))
+		_ = os.WriteFile(filepath.Join(mount, "cgroup.procs"), []byte("0"), 0) // see above
+	}
 }

@@ -99,6 +99,9 @@ func newWorld(o Options) (*world, error) {
 	return w, nil
 }
 
+// agent is the path of all nodes' agents.
+func (w *world) agent() string { return filepath.Join(w.dir, machine.AgentName()) }
+
 // freeAddress is one that a server can be started on again and again.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -169,8 +172,7 @@ func (w *world) startServer() (err error) {
 // start starts the node's process. It does not wait: the node may have to try
 // until its server is there.
 func (h *host) start() (err error) {
-	agent := filepath.Join(h.w.dir, machine.AgentName())
-	h.proc, err = h.w.launch(nodeName, fmt.Sprintf("node%d", h.index), told{URL: h.proxy.url(), Dir: h.dir, Agent: agent})
+	h.proc, err = h.w.launch(nodeName, fmt.Sprintf("node%d", h.index), told{URL: h.proxy.url(), Dir: h.dir, Agent: h.w.agent()})
 	return err
 }
 

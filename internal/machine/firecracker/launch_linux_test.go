@@ -8,13 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,10 +29,27 @@ import (
 // processor is emulated.
 const bootTime = 2 * time.Minute
 
-// newLauncher returns a launcher of emulated machines with a real image.
+// realFirecracker and realJailer name the real programs on a host with KVM: all
+// tests that boot run with them then.
+const realFirecracker, realJailer = "NEX_TEST_FIRECRACKER", "NEX_TEST_JAILER"
+
+// programs are those that tests boot with.
+func programs(t *testing.T) fcemu.Programs {
+	t.Helper()
+	p := fcemu.Programs{Firecracker: os.Getenv(realFirecracker), Jailer: os.Getenv(realJailer)}
+	if p.Firecracker == "" {
+		return fcemu.Install(t, nextest.Program(t, "qemu-system-x86_64"), "")
+	}
+	if _, err := Version(t.Context(), p.Firecracker); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// newLauncher returns a launcher of machines with a real image.
 func newLauncher(t *testing.T) *Launcher {
 	t.Helper()
-	p := fcemu.Install(t, nextest.Program(t, "qemu-system-x86_64"), "")
+	p := programs(t)
 	image := nextest.GuestImage(t, nextest.StaticAgent(t))
 	l := &Launcher{
 		Config: &microvm.Config{
@@ -49,7 +64,7 @@ func newLauncher(t *testing.T) *Launcher {
 		l.Groups = groups
 		t.Cleanup(groups.Close)
 	}
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 && p.Jailer != "" {
 		l.Jail = &Jail{Jailer: p.Jailer}
 	}
 	t.Cleanup(func() {
@@ -68,7 +83,7 @@ func eachKind(t *testing.T, test func(t *testing.T, l *Launcher)) {
 	t.Run("jail", func(t *testing.T) {
 		l := newLauncher(t)
 		if l.Jail == nil {
-			t.Skip("the jailer takes root")
+			t.Skip("the jailer takes root, and " + realJailer + " where " + realFirecracker + " is set")
 		}
 		test(t, l)
 	})
@@ -83,7 +98,7 @@ func eachKind(t *testing.T, test func(t *testing.T, l *Launcher)) {
 func fill(t *testing.T, l machine.Launcher, size int) *machine.Pool {
 	t.Helper()
 	p := machine.NewPool(machine.PoolConfig{
-		Launcher: l, Size: size, Hello: bootTime, Ping: time.Minute, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Launcher: l, Size: size, Hello: bootTime, Ping: 10 * time.Minute, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -202,82 +217,6 @@ func recordOf(t *testing.T, l *Launcher, id string) (r record) {
 	return r
 }
 
-// TestMachineIsGoneWhenItsProcessIs, or its guest's kernel.
-func TestMachineIsGoneWhenItsProcessIs(t *testing.T) {
-	t.Run("process killed", func(t *testing.T) {
-		l := newLauncher(t)
-		m, err := l.Launch(t.Context(), "m")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(m.(*vm).PID(), syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		nextest.Await(t, m.Gone(), "the machine to be gone")
-		for range 2 {
-			if err := m.Destroy(t.Context()); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	t.Run("kernel panic", func(t *testing.T) {
-		l := newLauncher(t)
-		var console text
-		l.Log = slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), &console), &slog.HandlerOptions{Level: slog.LevelDebug}))
-		g := take(t, fill(t, l, 0))
-		program, err := os.ReadFile(nextest.GuestProgram(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		deploy(t, g, guest.Deploy{Type: nex.Native, Argv: []string{"panic"}}, program, guest.Sink{Exited: func(guest.Exit) {}})
-		nextest.Await(t, g.Gone(), "the machine to be gone")
-		if g.Err() == nil {
-			t.Error("the link tells no reason")
-		}
-		if !strings.Contains(console.String(), "Kernel panic") {
-			t.Error("the kernel did not panic")
-		}
-	})
-}
-
-// text is what was written, to be read at any time.
-type text struct {
-	mu   sync.Mutex
-	data bytes.Buffer
-}
-
-func (b *text) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.Write(p)
-}
-
-func (b *text) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.String()
-}
-
-func TestDestroyTwiceAndAtOnce(t *testing.T) {
-	l := newLauncher(t)
-	m, err := l.Launch(t.Context(), "m")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	for range 3 {
-		all.Go(func() {
-			if err := m.Destroy(t.Context()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
-	if err := m.Destroy(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestLaunchErrorsLeaveNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(t *testing.T, l *Launcher)
@@ -285,7 +224,7 @@ func TestLaunchErrorsLeaveNothing(t *testing.T) {
 	}{
 		"no program":    {func(_ *testing.T, l *Launcher) { l.Firecracker += "-gone" }, "no such file"},
 		"no kernel":     {func(_ *testing.T, l *Launcher) { l.Kernel = "/nonexistent" }, "/nonexistent"},
-		"too many CPUs": {func(_ *testing.T, l *Launcher) { l.CPUs = 33 }, "vcpu_count"},
+		"too many CPUs": {func(_ *testing.T, l *Launcher) { l.CPUs = 33 }, "/machine-config"},
 		"no agent": {func(t *testing.T, l *Launcher) {
 			l.Boot = time.Millisecond
 		}, "agent_handshake_timeout_ms"},
@@ -321,4 +260,31 @@ func TestGivenUpLaunchLeavesNothing(t *testing.T) {
 	if _, err := l.Launch(ctx, "m"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestLaunchers is the suite for all launchers.
+func TestLaunchers(t *testing.T) {
+	groups, _ := cgroup.Open() // nil where there are none
+	t.Cleanup(groups.Close)
+	eachKind(t, func(t *testing.T, l *Launcher) {
+		nextest.Launchers(t, nextest.Machines{
+			Boot: bootTime, Boots: 3, Kernel: true,
+			New: func(t *testing.T, dir string) machine.Launcher {
+				own := newLauncher(t)
+				own.Dir, own.Jail, own.Groups = dir, l.Jail, groups
+				return own
+			},
+			Sweep: func(t *testing.T, dir string) {
+				left, err := os.ReadDir(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range left {
+					if err := errors.Join(groups.Sweep(t.Context(), d.Name()), Sweep(t.Context(), filepath.Join(dir, d.Name()))); err != nil {
+						t.Error(err)
+					}
+				}
+			},
+		})
+	})
 }

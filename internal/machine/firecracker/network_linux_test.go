@@ -19,15 +19,15 @@ import (
 )
 
 // wires is a network of nothing but taps, each in a namespace of its own.
-type wires struct {
-	t       *testing.T
-	enabled atomic.Int32
-}
+type wires struct{ enabled atomic.Int32 }
 
 func (w *wires) Attach(_ context.Context, id, _ string) (*microvm.NIC, error) {
 	ns := w.netns(id)
-	run(w.t, "ip", "netns", "add", ns)
-	run(w.t, "ip", "-n", ns, "tuntap", "add", "tap0", "mode", "tap", "user", "0")
+	for _, args := range [][]string{{"netns", "add", ns}, {"-n", ns, "tuntap", "add", "tap0", "mode", "tap", "user", "0"}} {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("ip %v: %w: %s", args, err, out)
+		}
+	}
 	return &microvm.NIC{
 		NetNS: "/run/netns/" + ns, Tap: "tap0", MAC: net.HardwareAddr{6, 0, 172, 16, 0, 2},
 		Addr: netip.MustParsePrefix("172.16.0.2/24"), Gateway: netip.MustParseAddr("172.16.0.1"), Nameservers: []netip.Addr{netip.MustParseAddr("172.16.0.1")},
@@ -64,7 +64,7 @@ func TestMachineWithANetwork(t *testing.T) {
 		t.Skip("network namespaces take root")
 	}
 	eachKind(t, func(t *testing.T, l *Launcher) {
-		w := &wires{t: t}
+		w := &wires{}
 		l.Network = w
 		l.NetworkLimit = &RateLimiter{Bandwidth: &TokenBucket{OneTimeBurst: 1 << 20, RefillTime: 100, Size: 1 << 20}}
 		g := take(t, fill(t, l, 0))

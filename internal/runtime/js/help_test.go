@@ -3,19 +3,19 @@ package js_test
 import (
 	"context"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"nex"
+	"nex/internal/nextest/leaks"
 	"nex/internal/runtime"
 	"nex/internal/runtime/js"
 	"nex/internal/runtime/js/quickjs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 // callTime bounds calls that are expected to end by themselves. It is long,
 // because the machine may be busy.

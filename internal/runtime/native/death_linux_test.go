@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	"nex/internal/nextest/leaks"
 )
 
 // lineVariable makes the test program a node that runs one service, which
@@ -19,7 +21,7 @@ func TestMain(m *testing.M) {
 	if line := os.Getenv(lineVariable); line != "" {
 		os.Exit(node(line))
 	}
-	os.Exit(m.Run())
+	os.Exit(leaks.Run(m))
 }
 
 // node starts a service and waits to be killed.

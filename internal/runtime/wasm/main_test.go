@@ -12,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"nex"
+	"nex/internal/nextest/leaks"
 	"nex/internal/runtime"
 )
 
@@ -25,7 +24,14 @@ var guest struct {
 }
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
+	if cache, file, ok := strings.Cut(os.Getenv(compileVariable), string(os.PathListSeparator)); ok {
+		if err := compile(cache, file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(leaks.Run(ready{m}))
 }
 
 // compileVariable names the environment variable that makes a test binary
@@ -57,14 +63,10 @@ func compile(cache, file string) error {
 	return f.Close(context.Background())
 }
 
-func run(m *testing.M) int {
-	if cache, file, ok := strings.Cut(os.Getenv(compileVariable), string(os.PathListSeparator)); ok {
-		if err := compile(cache, file); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return 0
-	}
+// ready are tests that have the guest.
+type ready struct{ *testing.M }
+
+func (r ready) Run() int {
 	dir, err := os.MkdirTemp("", "wasm-test")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -87,12 +89,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	code := m.Run()
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	return r.M.Run()
 }
 
 // Behaving returns options for the guest program.

@@ -80,7 +80,8 @@ func arguments(c config) ([]string, error) {
 		return nil, err
 	}
 	args := []string{
-		"-M", "microvm,accel=tcg", "-cpu", "max",
+		// A small buffer for translated code: the node bounds the memory of all this.
+		"-M", "microvm", "-accel", "tcg,tb-size=32", "-cpu", "max",
 		"-m", fmt.Sprint(max(c.MemoryMiB, 128)), "-smp", fmt.Sprint(max(c.CPUs, 1)),
 		"-global", "virtio-mmio.force-legacy=false",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",

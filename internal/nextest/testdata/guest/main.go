@@ -89,13 +89,15 @@ func orphans() {
 			fmt.Println("breed:", err, string(out))
 		}
 	}
+	left := zombies()
 	for range 500 {
-		if zombies() == 0 {
+		if left == 0 {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
+		left = zombies()
 	}
-	fmt.Println("zombies:", zombies())
+	fmt.Println("zombies:", left)
 	forever()
 }
 

@@ -6,19 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 	"unsafe"
 
-	"go.uber.org/goleak"
 	lib "modernc.org/libquickjs"
 
+	"nex/internal/nextest/leaks"
 	"nex/internal/runtime/js"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 // newEngine returns an engine.
 func newEngine(tb testing.TB) *Engine {
