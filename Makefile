@@ -51,7 +51,7 @@ demo: build ## build, then show functions and a service running on this machine
 
 .PHONY: test
 test: deps $(TOOLS)/gotestsum $(TOOLS)/nats $(TOOLS)/ptp $(TOOLS)/host-local ## run all tests with the race detector (TESTFLAGS=-v for more)
-	@bash tools/deps.sh curl qemu-system-x86_64
+	@bash tools/deps.sh curl $(if $(TAGS),e2fsck qemu-system-x86_64)
 	@[ -d bin/kernel ] || bash tools/kernel.sh bin/kernel || [ -z "$$CI" ]
 	@status=0; rm -f bin/test.json; \
 	$(CGO) NEX_TEST_NATS_CLI=$(TOOLS)/nats NEX_TEST_KERNEL=$$(realpath -q bin/kernel) NEX_TEST_CNI_PLUGINS=$(TOOLS) $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that the programs named as arguments (of git, make, gcc, g++, curl, qemu-system-x86_64) are there:
+# Makes sure that the programs named as arguments (of git, make, gcc, g++, curl, e2fsck, qemu-system-x86_64) are there:
 # as root on Debian it installs the missing ones, elsewhere it names them.
 set -euo pipefail
 
@@ -12,10 +12,11 @@ packages=()
 for program in "$@"; do
 	command -v "$program" >/dev/null && continue
 	case $program in
+	gcc) packages+=(gcc libc6-dev) ;;
+	e2fsck) packages+=(e2fsprogs) ;;
 	qemu-system-x86_64) packages+=(qemu-system-x86) ;;
 	*) packages+=("$program") ;;
 	esac
-	[ "$program" = gcc ] && packages+=(libc6-dev)
 done
 [ ${#packages[@]} -eq 0 ] && exit 0
 

@@ -64,6 +64,7 @@ func (r *rootfsCmd) build(ctx context.Context) (err error) {
 		}
 	}
 	o.AgentVersion = image.AgentVersion(ctx, o.Agent)
+	o.Sum = r.json
 	bar, done := r.stages()
 	o.Progress = bar
 	result, err := rootfs.Build(ctx, o)

@@ -8,6 +8,7 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,7 @@ type Options struct {
 	KernelFile, Modules, KernelDeb, KernelDir string
 
 	Init   []byte // the first program of guests; required
-	Agent  string // path of the agent for guests; required, also with Rootfs
+	Agent  string // path of the agent for guests; required without Rootfs
 	Rootfs string // path of an ext4 file system that has the agent, to use instead of a minimal one
 	Size   int64  // of the minimal file system, in bytes; 0 is as small as it gets
 
@@ -109,8 +110,7 @@ func (o Options) rootfs(ctx context.Context, dir string, i *Image) error {
 	o.Progress("write root file system")
 	to := filepath.Join(dir, Rootfs)
 	if o.Rootfs != "" {
-		i.Rootfs.Source = filepath.Base(o.Rootfs)
-		return copyFile(ctx, o.Rootfs, to)
+		return o.takeRootfs(ctx, to, i)
 	}
 	var err error
 	if i.Agent.SHA256, err = fileDigest(ctx, o.Agent); err != nil {
@@ -130,6 +130,21 @@ func (o Options) rootfs(ctx context.Context, dir string, i *Image) error {
 		return err
 	}
 	return os.Chmod(to, fileMode)
+}
+
+// takeRootfs copies a root file system that is there and has an agent.
+func (o Options) takeRootfs(ctx context.Context, to string, i *Image) error {
+	facts, err := rootfs.Inspect(ctx, o.Rootfs)
+	if err != nil {
+		return err
+	}
+	i.Agent = Origin{Version: facts.Record.AgentVersion, SHA256: facts.AgentSHA256}
+	i.Rootfs = Origin{Version: facts.Record.Digest, Source: cmp.Or(facts.Record.Base, filepath.Base(o.Rootfs))}
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return finish(out, rootfs.Unpack(ctx, o.Rootfs, out))
 }
 
 // AgentVersion returns what the agent says its version is, "" if it cannot run here.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 )
@@ -52,50 +51,4 @@ func describe(ctx context.Context, path string) (File, error) {
 	}
 	digest, err := fileDigest(ctx, path)
 	return File{Size: info.Size(), SHA256: digest}, err
-}
-
-// copyFile copies a file, and leaves holes where there are only zeros.
-func copyFile(ctx context.Context, from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = in.Close() }() // was only read
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	return finish(out, copySparse(ctx, out, in))
-}
-
-func copySparse(ctx context.Context, out *os.File, in io.Reader) error {
-	block := make([]byte, 64<<10)
-	size := int64(0)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := io.ReadFull(in, block)
-		if !allZero(block[:n]) {
-			if _, err := out.WriteAt(block[:n], size); err != nil {
-				return err
-			}
-		}
-		size += int64(n)
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return out.Truncate(size)
-		case err != nil:
-			return err
-		}
-	}
-}
-
-func allZero(p []byte) bool {
-	for _, b := range p {
-		if b != 0 {
-			return false
-		}
-	}
-	return true
 }

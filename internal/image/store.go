@@ -153,17 +153,25 @@ func (s *Store) Remove(name string) error {
 	return removeImage(s.Dir(name))
 }
 
-// removeImage removes the files that an image is made of, what says so last.
+// removeImage removes the files that an image is made of, what says so last. It
+// removes nothing if something else is beside them.
 func removeImage(dir string) error {
-	for _, name := range append(slices.Clone(parts), Manifest) {
+	ours := append(slices.Clone(parts), Manifest)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !slices.Contains(ours, e.Name()) {
+			return fmt.Errorf("%s is not the image's, and stays: move it elsewhere first", filepath.Join(dir, e.Name()))
+		}
+	}
+	for _, name := range ours {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
-	if err := os.Remove(dir); err != nil {
-		return fmt.Errorf("%w (something that is not the image's is in it)", err)
-	}
-	return nil
+	return os.Remove(dir)
 }
 
 // Pruned is what Prune removed.

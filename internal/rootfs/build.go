@@ -35,6 +35,7 @@ type Options struct {
 	// AgentVersion is what the image says of its agent, "" if that is not known.
 	AgentVersion string
 	Script       string // path of a script that guests run at boot, or ""
+	Sum          bool   // say the SHA-256 of what was written
 	Size         int64  // of the file system, in bytes; 0 is [DefaultSize]
 	Output       string // path of the file to write, which is replaced
 	// Progress, if set, is told what is being done, and how many bytes of how many
@@ -73,6 +74,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	}
 	defer func() { _ = os.RemoveAll(temp) }() // temporary
 	t := newTree(spool)
+	defer t.close()
 	digest, err := t.addBase(ctx, o, temp)
 	if err != nil {
 		return Result{}, err
@@ -165,9 +167,11 @@ func (t *tree) store(ctx context.Context, o Options, r *Result) error {
 			return err
 		}
 	}
-	o.Progress("check sum", 0, 0)
-	if r.SHA256, err = digest(ctx, out); err != nil {
-		return err
+	if o.Sum {
+		o.Progress("check sum", 0, 0)
+		if r.SHA256, err = digest(ctx, out); err != nil {
+			return err
+		}
 	}
 	if err := errors.Join(out.Chmod(0o644), out.Sync()); err != nil {
 		return fmt.Errorf("write %s: %w", o.Output, err)
@@ -175,7 +179,12 @@ func (t *tree) store(ctx context.Context, o Options, r *Result) error {
 	if err := os.Rename(out.Name(), o.Output); err != nil {
 		return fmt.Errorf("put the file system in place: %w", err)
 	}
-	return nil
+	dir, err := os.Open(filepath.Dir(o.Output))
+	if err != nil {
+		return err
+	}
+	_ = dir.Sync() // makes the name last, where a directory can be synced
+	return dir.Close()
 }
 
 // image writes the file system to a temporary file beside the output.

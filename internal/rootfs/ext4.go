@@ -46,7 +46,7 @@ func (t *tree) writeExt4(ctx context.Context, out *os.File, size int64, written 
 		fed <- err
 	}()
 	limit := max(2*size, 16<<30) // room in the table of block groups to grow into
-	err := tar2ext4.ConvertTarToExt4(stream, &holes{File: out}, tar2ext4.MaximumDiskSize(limit))
+	err := tar2ext4.ConvertTarToExt4(stream, &holes{file: out}, tar2ext4.MaximumDiskSize(limit))
 	_ = stream.CloseWithError(errors.Join(errors.New("the image was given up"), err)) // returns nil
 	if feedErr := <-fed; feedErr != nil && err == nil {
 		err = feedErr
@@ -88,7 +88,7 @@ func (t *tree) estimate() (contents, all int64) {
 func (t *tree) writeTar(ctx context.Context, w io.Writer, written func(int64)) error {
 	out := tar.NewWriter(w)
 	first := map[*node]string{}
-	done := int64(0)
+	done, buffer := int64(0), make([]byte, 256<<10)
 	write := func(name string, n *node) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -107,11 +107,11 @@ func (t *tree) writeTar(ctx context.Context, w io.Writer, written func(int64)) e
 		if n.kind != tar.TypeReg || n.size == 0 {
 			return nil
 		}
-		body, err := t.spool.open(n.at, n.size)
+		body, err := t.open(n)
 		if err != nil {
 			return err
 		}
-		if _, err := io.Copy(out, body); err != nil {
+		if _, err := io.CopyBuffer(out, body, buffer); err != nil {
 			return err
 		}
 		done += n.size
@@ -143,15 +143,22 @@ func (n *node) header(name string) *tar.Header {
 }
 
 // holes is a file whose blocks of zeros are left out where nothing was written
-// before.
+// before. It has no ReadFrom, by which bytes would go past Write.
 type holes struct {
-	*os.File
+	file    *os.File
 	at, end int64 // where the next byte goes, and behind the last one that was written
+}
+
+// Read is that of the file.
+func (h *holes) Read(p []byte) (int, error) {
+	n, err := h.file.Read(p)
+	h.at += int64(n)
+	return n, err
 }
 
 // Seek is that of the file.
 func (h *holes) Seek(offset int64, whence int) (int64, error) {
-	at, err := h.File.Seek(offset, whence)
+	at, err := h.file.Seek(offset, whence)
 	h.at = at
 	return at, err
 }
@@ -170,9 +177,9 @@ func (h *holes) Write(p []byte) (n int, err error) {
 			next += len(more)
 		}
 		if zeros {
-			_, err = h.File.Seek(int64(len(run)), io.SeekCurrent)
+			_, err = h.file.Seek(int64(len(run)), io.SeekCurrent)
 		} else {
-			_, err = h.File.Write(run)
+			_, err = h.file.Write(run)
 		}
 		if err != nil {
 			return n, err

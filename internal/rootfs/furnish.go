@@ -92,7 +92,7 @@ func (t *tree) read(name string) ([]byte, error) {
 	if n.size > maxSmall {
 		return nil, fmt.Errorf("%s has %d bytes, more than %d", name, n.size, maxSmall)
 	}
-	r, err := t.spool.open(n.at, n.size)
+	r, err := t.open(n)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -125,4 +126,25 @@ func (f *reader) record(into *Record) error {
 	}
 	_ = json.Unmarshal(text, into) // what is no record says nothing
 	return nil
+}
+
+// Unpack writes a file system, which may be compressed, into out as it is. It
+// leaves holes where there are only zeros.
+func Unpack(ctx context.Context, path string, out *os.File) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // was only read
+	in := bufio.NewReaderSize(&reading{ctx: ctx, r: f, tell: func(int64) {}}, 256<<10)
+	r, closeReader, err := decompress(in)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	defer closeReader()
+	to := &holes{file: out}
+	if _, err := io.CopyBuffer(to, io.LimitReader(r, maxImage), make([]byte, 1<<20)); err != nil {
+		return fmt.Errorf("unpack %s: %w", path, err)
+	}
+	return out.Truncate(to.at) // the end may be a hole
 }

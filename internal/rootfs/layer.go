@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"strings"
 )
@@ -23,6 +24,7 @@ const (
 // the same layer has, wherever in it they come.
 func (t *tree) addLayer(ctx context.Context, r io.Reader) error {
 	t.layer++
+	in, _ := r.(*os.File) // whose bytes stay where they are
 	archive := tar.NewReader(r)
 	for {
 		h, err := archive.Next()
@@ -35,13 +37,14 @@ func (t *tree) addLayer(ctx context.Context, r io.Reader) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := t.addEntry(h, archive); err != nil {
+		if err := t.addEntry(h, archive, in); err != nil {
 			return fmt.Errorf("%.200q: %w", h.Name, err)
 		}
 	}
 }
 
-func (t *tree) addEntry(h *tar.Header, body io.Reader) error {
+// addEntry adds an entry of an archive, which is in a file unless in is nil.
+func (t *tree) addEntry(h *tar.Header, body io.Reader, in *os.File) error {
 	dir, base := path.Split(path.Clean("/" + h.Name))
 	switch {
 	case base == opaque:
@@ -72,13 +75,37 @@ func (t *tree) addEntry(h *tar.Header, body io.Reader) error {
 	if err := n.takeXattrs(h); err != nil {
 		return err
 	}
-	var err error
-	if n.size > 0 {
-		if n.at, err = t.spool.add(body, n.size); err != nil {
-			return err
-		}
+	if err := t.keep(h, n, body, in); err != nil {
+		return err
 	}
 	return t.put(h.Name, n)
+}
+
+// keep notes where the bytes of a file are in the archive, if that can be read
+// again, and else puts them into the spool.
+func (t *tree) keep(h *tar.Header, n *node, body io.Reader, in *os.File) (err error) {
+	if n.size == 0 {
+		return nil
+	}
+	if in == nil || isSparse(h) {
+		n.at, err = t.spool.add(body, n.size)
+		return err
+	}
+	if n.at, err = in.Seek(0, io.SeekCurrent); err != nil {
+		return err
+	}
+	n.in = in // the archive is cut off if it is not there, which the next header shows
+	return nil
+}
+
+// isSparse reports whether an archive leaves out the zeros of a file.
+func isSparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
 }
 
 // check refuses what no inode can hold.

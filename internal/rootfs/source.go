@@ -98,13 +98,8 @@ func (t *tree) addArchive(ctx context.Context, o Options, temp string) (digest s
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = f.Close() }() // was only read
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	in := &reading{ctx: ctx, r: f, tell: func(n int64) { o.Progress("unpack "+filepath.Base(o.Base), n, info.Size()) }}
-	return "", t.addLayer(ctx, bufio.NewReaderSize(in, 256<<10))
+	t.sources = append(t.sources, f)
+	return "", t.addLayer(ctx, f)
 }
 
 // kindOf finds out what a tar archive is from the names in it.

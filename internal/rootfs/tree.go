@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -30,22 +32,39 @@ type node struct {
 	major    int64  // of a device
 	minor    int64
 	xattrs   map[string]string
-	at, size int64            // of a file: where its bytes are in the spool, and how many
+	in       *os.File         // of a file: what its bytes are in, nil for the spool
+	at, size int64            // of a file: where its bytes are, and how many
 	children map[string]*node // of a directory
 	layer    int              // the last layer that had it
 }
 
 // tree is a file system in memory, but for what its files hold: that is in a
-// spool. It is not safe for concurrent use.
+// spool, or in the archive that it came in. It is not safe for concurrent use.
 type tree struct {
 	root    *node
 	spool   *spool
+	sources []*os.File
 	entries int
 	layer   int // being added
 }
 
 func newTree(s *spool) *tree {
 	return &tree{root: &node{kind: tar.TypeDir, mode: 0o755, children: map[string]*node{}, modified: epoch}, spool: s}
+}
+
+// open returns what a file of the tree holds.
+func (t *tree) open(n *node) (io.Reader, error) {
+	if n.in != nil {
+		return io.NewSectionReader(n.in, n.at, n.size), nil
+	}
+	return t.spool.open(n.at, n.size)
+}
+
+// close closes the archives that the tree reads from.
+func (t *tree) close() {
+	for _, f := range t.sources {
+		_ = f.Close() // was only read
+	}
 }
 
 // epoch is the time of what no archive gives a time, so that equal inputs make

@@ -58,7 +58,7 @@ func TestKilled(t *testing.T) {
 		name string
 		at   func(dir string) bool
 	}{
-		{"recorded", exists("DIR/" + recordName)},
+		{"recorded", exists("DIR/" + RecordName)},
 		{"namespace", exists(netnsPath("killed"))},
 		{"lease", exists(filepath.Join(n.cfg.StateDir, "cni/leases/*/192.*"))},
 		{"interface", func(string) bool { return strings.Contains(links(t), "veth") }},
@@ -153,7 +153,7 @@ func TestForeign(t *testing.T) {
 		t.Error(err)
 	}
 	for _, text := range []string{`{`, `{"version":2,"id":"a","netns":"/var/run/netns/nex-a"}`, `{"version":1,"id":"a","netns":"/etc"}`, `{"version":1,"id":"../a","netns":"/var/run/netns/nex-../a"}`} {
-		if err := os.WriteFile(filepath.Join(dir, recordName), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, RecordName), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := n.Sweep(t.Context(), dir); err == nil {

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// guestFile writes a file that is an executable for guests as far as its header
+// says, and returns its path.
+func guestFile(t *testing.T, name string) string {
+	t.Helper()
+	header := make([]byte, 64)
+	copy(header, "\x7fELF\x02\x01\x01")
+	header[16], header[18], header[20] = 2, 62, 1 // an executable, amd64, the first version
+	header[52], header[54], header[58] = 64, 56, 64
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, append(header, "Linux version 6.1.0-test (x)"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// nexMain runs the program and fails the test unless it ends with that code; it
+// returns what was printed.
+func nexMain(t *testing.T, code int, args ...string) string {
+	t.Helper()
+	var out, complaint bytes.Buffer
+	if got := run(t.Context(), &process{}, args, &out, &complaint); got != code {
+		t.Fatalf("nex %s ended with %d, want %d\n%s%s", strings.Join(args, " "), got, code, &out, &complaint)
+	}
+	return out.String() + complaint.String()
+}
+
+func wants(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %q in\n%s", part, text)
+		}
+	}
+}
+
+func TestRootfsCommand(t *testing.T) {
+	agent, dir := guestFile(t, "agent"), t.TempDir()
+	file := filepath.Join(dir, "rootfs.ext4")
+	for _, command := range []string{"rootfs", "fs"} {
+		wants(t, nexMain(t, 0, command, "--image", "scratch", "--agent", agent, "--size", "8MiB", "-o", file),
+			"Wrote "+file+": 8.0 MiB", "agent started as the first process")
+	}
+	wants(t, nexMain(t, 0, "rootfs", "inspect", file), "8.0 MiB", "92 B", "Base: scratch", "Boot script: none")
+	var facts struct{ Size, Free int64 }
+	if err := json.Unmarshal([]byte(nexMain(t, 0, "--json", "rootfs", "inspect", file)), &facts); err != nil || facts.Size != 8<<20 || facts.Free <= 0 {
+		t.Errorf("inspect --json says %+v (%v)", facts, err)
+	}
+	wants(t, nexMain(t, 1, "rootfs", "--image", "scratch", "--agent", agent, "--size", "40000", "-o", file), "does not fit into 39 KiB: it needs --size=1MiB")
+	wants(t, nexMain(t, 1, "rootfs", "--image", "scratch", "--agent", agent, "--size", "big", "-o", file), `"big" is no size`)
+	wants(t, nexMain(t, 1, "rootfs", "inspect", agent), "not an ext4 file system")
+	wants(t, nexMain(t, 0, "rootfs", "--help"), "--script=script.sh", `--image="synadia/nex-rootfs:alpine"`, "--agent=../path/to/nex-agent", `157286400`)
+}
+
+func TestImageCommands(t *testing.T) {
+	agent, kernel := guestFile(t, "agent"), guestFile(t, "vmlinux")
+	store := filepath.Join(t.TempDir(), "images")
+	image := func(code int, args ...string) string {
+		return nexMain(t, code, append([]string{"image", "--dir", store}, args...)...)
+	}
+	wants(t, image(0, "ls"), "No images: nex image build makes one")
+	build := []string{"build", "--kernel", kernel, "--init", agent, "--agent", agent}
+	wants(t, image(0, build...), "Built image default in "+filepath.Join(store, "default")+": kernel 6.1.0-test")
+	wants(t, image(0, append(build, "other")...), "Built image other")
+	wants(t, image(0, "ls"), "default", "other", "6.1.0-test", "minimal")
+	wants(t, image(0, "verify"), "Image default is as it was built", "Image other is as it was built")
+	wants(t, image(1, "verify", "third"), "no such image: third")
+	wants(t, image(1, append(build, "Bad Name")...), "cannot be an image's name")
+	wants(t, image(0, "rm", "other"), "Removed image other")
+	wants(t, image(0, "prune"), "Removed 0 files")
+	wants(t, image(0, "rm", "default"), "Removed image default")
+	wants(t, image(0, "prune"), "Removed 3 files")
+	dir := filepath.Join(t.TempDir(), "wd")
+	wants(t, image(0, append(build, "-o", dir)...), "Built "+dir)
+	for _, name := range []string{"vmlinux", "initramfs", "rootfs.ext4", "image.json"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
