@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // home is the group that the node itself moves to, with version 2: there no
@@ -157,12 +159,17 @@ func makeRoom(dir string) (string, error) {
 	return dir, write(filepath.Join(own, procs), self)
 }
 
-// try makes the directory of all groups, in each hierarchy.
+// try makes the directory of all groups, in each hierarchy. One that is there may be
+// that of a node of another user.
 func (r *Root) try() error {
 	for _, dir := range r.hierarchies() {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		err := os.MkdirAll(dir, 0o755)
+		if err == nil {
+			err = unix.Access(dir, unix.W_OK)
+		}
+		if err != nil {
 			r.Close()
-			return err
+			return fmt.Errorf("make groups in %s: %w", dir, err)
 		}
 	}
 	return nil

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -142,22 +141,6 @@ func TestPrintingDoesNotReachTheLink(t *testing.T) {
 			if line := nextest.Await(t, lines, "a line"); line != "line" {
 				t.Fatalf("printed %q", line)
 			}
-		}
-	})
-}
-
-func TestKilledAgentLeavesNothing(t *testing.T) {
-	overEachLink(t, func(t *testing.T, link func(*machine.Processes) machine.Launcher) {
-		g, pid, dir := bootOn(t, plain(t), link)
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		nextest.Await(t, g.Gone(), "the machine's end")
-		if left, _ := os.ReadDir(dir); len(left) > 0 {
-			t.Errorf("left behind: %v", left)
-		}
-		if err := g.Err(); err == nil || errors.Is(err, guest.ErrClosed) {
-			t.Errorf("the link ended with %v", err)
 		}
 	})
 }

@@ -147,19 +147,6 @@ func TestAgentsAreKilledBeforeTheirNode(t *testing.T) {
 	})
 }
 
-func TestReleaseLeavesNothing(t *testing.T) {
-	kinds(t, func(t *testing.T, l *machine.Processes) {
-		g, pid, dir := boot(t, l)
-		g.Release()
-		if _, alive := processes(t)[pid]; alive {
-			t.Error("the agent is alive")
-		}
-		if left, _ := os.ReadDir(dir); len(left) > 0 {
-			t.Errorf("left behind: %v", left)
-		}
-	})
-}
-
 // TestKilledAgentTakesItsServicesAlong kills an agent whose service has
 // children in a process group of their own.
 func TestKilledAgentTakesItsServicesAlong(t *testing.T) {

@@ -57,7 +57,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 	}
 	program := filepath.Join(dir, filepath.Base(os.Args[0]))
 	copyFile(t, "/proc/self/exe", program)
-	cmd := exec.Command(program, "-test.run=Confined|Escapes|Probe|kinds|Release|OwnDirectory|BeforeTheirNode", "-test.v")
+	cmd := exec.Command(program, "-test.run=Confined|Escapes|Probe|Launchers|OwnDirectory|BeforeTheirNode", "-test.v")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), nextest.ProgramsDir(), "TMPDIR="+dir, "HOME="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}, Pdeathsig: syscall.SIGKILL}
