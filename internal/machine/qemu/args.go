@@ -41,7 +41,7 @@ func (l *Launcher) arguments(id, disk string, nic *microvm.NIC) ([]string, error
 		"-m", fmt.Sprintf("%dM", l.MemoryMiB), "-smp", fmt.Sprint(l.CPUs),
 		"-global", "virtio-mmio.force-legacy=false",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny,spawn=" + l.spawn(),
+		"-sandbox", l.filter(),
 		"-kernel", l.Kernel, "-initrd", l.Initramfs, "-append", line,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=link,fd=%d", linkFD),
@@ -74,12 +74,13 @@ func (l *Launcher) arguments(id, disk string, nic *microvm.NIC) ([]string, error
 		"-device", fmt.Sprintf("virtio-net-device,netdev=%s,status=off,guest_announce=off,mac=%s", NetID, nic.MAC)), nil
 }
 
-// spawn says whether QEMU may start programs, as it does for its own network.
-func (l *Launcher) spawn() string {
+// filter says what system calls QEMU may not do. With a network of its own it
+// starts programs, which get its filter and ask for the processors they may use.
+func (l *Launcher) filter() string {
 	if l.UserNet != nil {
-		return "allow"
+		return "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=allow,spawn=allow"
 	}
-	return "deny"
+	return "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny,spawn=deny"
 }
 
 // blockdev is a disk as QEMU's block layer has it; see BlockdevOptions in the
