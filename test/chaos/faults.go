@@ -199,7 +199,7 @@ func (j *injector) node(ctx context.Context, h *host, s step) {
 	pause(ctx, s.hold/2)
 	if s.kind == restartNode {
 		_ = j.w.nc.FlushTimeout(slack) // so that its last events are there, if they can be
-		j.m.forgetEnds(s.node)
+		j.m.forgetEnds(h.id)
 	}
 	if err := h.start(); err != nil {
 		j.m.violate("node %d does not start: %v", s.node, err)

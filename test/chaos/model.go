@@ -60,7 +60,10 @@ type call struct {
 }
 
 // history are the events of a workload id.
-type history struct{ deployed, undeployed int }
+type history struct {
+	node                 string // its id
+	deployed, undeployed int
+}
 
 // model is what must be true. Safe for concurrent use.
 type model struct {
@@ -152,12 +155,13 @@ func (m *model) disturbedLocked(from, to time.Time, node int, matters func(fault
 
 // event takes note of an event about a workload.
 func (m *model) event(e nex.Event) {
-	id := e.Source()[strings.LastIndexByte(e.Source(), '-')+1:]
+	at := strings.LastIndexByte(e.Source(), '-')
+	node, id := e.Source()[:max(at, 0)], e.Source()[at+1:]
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := m.histories[id]
 	if h == nil {
-		h = &history{}
+		h = &history{node: node}
 		m.histories[id] = h
 	}
 	switch e.Type() {
@@ -173,12 +177,17 @@ func (m *model) event(e nex.Event) {
 }
 
 // forgetEnds allows what a node runs to be deployed again: it told of its end
-// when the node ended in order.
-func (m *model) forgetEnds(node int) {
+// when the node ended in order. That is also true of what it runs although the
+// answer to the deploy was lost.
+func (m *model) forgetEnds(node string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	stays := map[string]bool{}
 	for _, l := range m.loads {
-		if h := m.histories[l.id]; h != nil && l.node == node && l.state != stopped {
+		stays[l.id] = l.state == stopped
+	}
+	for id, h := range m.histories {
+		if h.node == node && !stays[id] {
 			h.undeployed = 0
 		}
 	}

@@ -96,10 +96,27 @@ func TestModel(t *testing.T) {
 		}, "after it was undeployed"},
 		"ended with its node": {func(m *model, l *load) {
 			event(m, nex.WorkloadUndeployed{})
-			m.forgetEnds(0)
+			m.forgetEnds("N1")
 			event(m, nex.WorkloadDeployed{})
 			m.checkEvents()
 		}, ""},
+		"ended with its node, the answer of the deploy was lost": {func(m *model, l *load) {
+			l.state, l.id = unsure, ""
+			event(m, nex.WorkloadUndeployed{})
+			m.forgetEnds("N1")
+			event(m, nex.WorkloadDeployed{})
+		}, ""},
+		"stopped, then its node ended": {func(m *model, l *load) {
+			l.state = stopped
+			event(m, nex.WorkloadUndeployed{})
+			m.forgetEnds("N1")
+			event(m, nex.WorkloadDeployed{})
+		}, "after it was undeployed"},
+		"ended with another node": {func(m *model, l *load) {
+			event(m, nex.WorkloadUndeployed{})
+			m.forgetEnds("N2")
+			event(m, nex.WorkloadDeployed{})
+		}, "after it was undeployed"},
 		"ended by itself": {func(m *model, l *load) { event(m, nex.WorkloadUndeployed{}); m.checkEvents() }, "nobody stopped it"},
 	} {
 		t.Run(story, func(t *testing.T) {
