@@ -50,11 +50,11 @@ demo: build ## build, then show functions and a service running on this machine
 	go run ./examples/demo
 
 .PHONY: test
-test: deps $(TOOLS)/gotestsum $(TOOLS)/nats $(TOOLS)/ptp $(TOOLS)/host-local ## run all tests with the race detector (TESTFLAGS=-v for more)
+test: deps $(TOOLS)/gotestsum $(TOOLS)/nats $(TOOLS)/cni/ptp $(TOOLS)/cni/host-local ## run all tests with the race detector (TESTFLAGS=-v for more)
 	@bash tools/deps.sh curl $(if $(TAGS),e2fsck qemu-system-x86_64 ip)
 	@[ -d bin/kernel ] || bash tools/kernel.sh bin/kernel || [ -z "$$CI" ]
 	@status=0; rm -f bin/test.json; \
-	$(CGO) NEX_TEST_NATS_CLI=$(TOOLS)/nats NEX_TEST_KERNEL=$$(realpath -q bin/kernel) NEX_TEST_CNI_PLUGINS=$(TOOLS) $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \
+	$(CGO) NEX_TEST_NATS_CLI=$(TOOLS)/nats NEX_TEST_KERNEL=$$(realpath -q bin/kernel) NEX_TEST_CNI_PLUGINS=$(TOOLS)/cni $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \
 		-- -race -timeout 20m -tags '$(TAGS)' $(TESTFLAGS) ./... || status=$$?; \
 	awk -f tools/tally.awk bin/test.json && exit $$status
 
@@ -110,8 +110,8 @@ clean: ## remove what was built
 $(TOOLS)/nats:        package := github.com/nats-io/natscli/nats
 $(TOOLS)/staticcheck: package := honnef.co/go/tools/cmd/staticcheck
 $(TOOLS)/gotestsum:   package := gotest.tools/gotestsum
-$(TOOLS)/ptp:         package := github.com/containernetworking/plugins/plugins/main/ptp
-$(TOOLS)/host-local:  package := github.com/containernetworking/plugins/plugins/ipam/host-local
+$(TOOLS)/cni/ptp:         package := github.com/containernetworking/plugins/plugins/main/ptp
+$(TOOLS)/cni/host-local:  package := github.com/containernetworking/plugins/plugins/ipam/host-local
 $(TOOLS)/benchstat:   package := golang.org/x/perf/cmd/benchstat
 $(TOOLS)/%: tools/go.mod tools/go.sum
 	go build -C tools -o $@ $(package)
