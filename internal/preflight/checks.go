@@ -37,8 +37,9 @@ func (p *probe) checks() []check {
 	root := os.Geteuid() == 0
 	vm := p.vmm == nex.SandboxFirecracker || p.vmm == nex.SandboxQEMU
 	fc := p.vmm == nex.SandboxFirecracker
-	// QEMU has a network of its own for those who may make no other.
-	cni := fc || p.vmm == nex.SandboxQEMU && root
+	network := p.Settings.QEMU.Network // QEMU has one of its own for those who may make no other
+	tap := fc && root || p.vmm == nex.SandboxQEMU && network == "tap"
+	cni := tap || p.vmm == nex.SandboxQEMU && root && network == "auto"
 	forOS := p.vmm == nex.SandboxOS
 	own := p.ownServer()
 	var all []check
@@ -57,12 +58,12 @@ func (p *probe) checks() []check {
 		check{groupHost, "clock", "claims that sign requests expire by it", "", false, true, (*probe).clock},
 	)
 	for _, i := range []item{itemHostLocal, itemPtp} {
-		add(check{groupPlugins, string(i) + " CNI plugin", "it is part of the network of microVMs", i, fc, cni, plugin(i)})
+		add(check{groupPlugins, string(i) + " CNI plugin", "it is part of the network of microVMs", i, tap, cni, plugin(i)})
 	}
 	add(
 		check{groupPlugins, "tc-redirect-tap CNI plugin", "it connects a microVM to its network", "", false, cni, (*probe).tap},
 		check{groupBinaries, "Firecracker VM binary", "it runs microVMs", itemFirecracker, true, fc, (*probe).firecracker},
-		check{groupBinaries, "Firecracker jailer binary", "it starts Firecracker as another user in a directory of its own", itemJailer, true, fc && root, (*probe).jailer},
+		check{groupBinaries, "Firecracker jailer binary", "it starts Firecracker as another user in a directory of its own", itemJailer, true, fc && root && !p.Settings.Jailer.Off, (*probe).jailer},
 		check{groupBinaries, "QEMU VM binary", "it runs microVMs where Firecracker does not", "", true, p.vmm == nex.SandboxQEMU, (*probe).qemu},
 		check{groupBinaries, "Nex-agent binary", "it runs workloads", itemAgent, true, !vm, (*probe).agent},
 		check{groupNetwork, "CNI Configuration", "it says what the network of microVMs is", itemConflist, true, cni, (*probe).conflist},
