@@ -27,7 +27,6 @@ import (
 	"nex/internal/config"
 	"nex/internal/nextest"
 	"nex/internal/node"
-	"nex/internal/vmnet/forward"
 )
 
 func TestMain(m *testing.M) {
@@ -36,13 +35,6 @@ func TestMain(m *testing.M) {
 	}
 	if os.Getenv(nodeVariable) != "" {
 		os.Exit(beNode())
-	}
-	if address, ok := forward.Called(os.Args); ok { // as nex does for a guest's connection
-		if err := forward.Run(os.Stdin, os.Stdout, address); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
 	}
 	nextest.Main(m)
 }
