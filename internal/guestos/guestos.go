@@ -8,6 +8,7 @@
 package guestos
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -26,6 +27,7 @@ type Settings struct {
 	Guest   bool         // this machine is a guest of a node
 	Network *Network     // nil for none
 	DNS     []netip.Addr // servers, in order
+	DNSTCP  bool         // they answer over TCP only
 }
 
 // Network is the one network of a guest.
@@ -42,13 +44,14 @@ type Network struct {
 //	nex.guest=1
 //	ip=ADDRESS::[GATEWAY]:MASK:[HOSTNAME]:DEVICE:off    IPv4, as the kernel defines it
 //	nex.dns=ADDRESS[,ADDRESS…]                          at most 3
+//	nex.dns.tcp=1                                       they answer over TCP only
 func Parse(line string) (Settings, error) {
 	var s Settings
 	seen := map[string]bool{}
 	for word := range strings.FieldsSeq(line) {
 		key, value, _ := strings.Cut(word, "=")
 		switch key {
-		case "ip", "nex.dns", "nex.guest":
+		case "ip", "nex.dns", "nex.dns.tcp", "nex.guest":
 			if seen[key] {
 				return Settings{}, fmt.Errorf("kernel command line has %s= twice", key)
 			}
@@ -62,6 +65,10 @@ func Parse(line string) (Settings, error) {
 			s.Network, err = parseNetwork(value)
 		case "nex.dns":
 			s.DNS, err = parseDNS(value)
+		case "nex.dns.tcp":
+			if s.DNSTCP = value == "1"; !s.DNSTCP {
+				err = errors.New("wants 1")
+			}
 		}
 		if err != nil {
 			return Settings{}, fmt.Errorf("kernel command line: %.200q: %w", word, err)
@@ -149,11 +156,14 @@ func isName(text string, most int, others string) bool {
 	return len(text) > 0 && len(text) <= most
 }
 
-// resolvConf is the file for the resolver.
-func resolvConf(servers []netip.Addr) string {
+// resolvConf is the file for the resolver; see resolv.conf(5).
+func (s Settings) resolvConf() string {
 	var b strings.Builder
-	for _, s := range servers {
-		fmt.Fprintf(&b, "nameserver %s\n", s)
+	for _, server := range s.DNS {
+		fmt.Fprintf(&b, "nameserver %s\n", server)
+	}
+	if s.DNSTCP {
+		b.WriteString("options use-vc\n")
 	}
 	return b.String()
 }

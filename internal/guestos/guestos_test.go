@@ -20,6 +20,7 @@ func TestParse(t *testing.T) {
 		"ip=172.31.0.2::172.31.0.1:255.255.255.252::eth0:off": {Network: &Network{Address: address, Gateway: gateway, Device: "eth0"}},
 		"ip=172.31.0.2:::255.255.255.252:web-1.x:ens3:none":   {Network: &Network{Address: address, Device: "ens3", Hostname: "web-1.x"}},
 		"nex.dns=10.0.0.1,fd00::1":                            {DNS: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}},
+		"nex.dns=10.0.0.1 nex.dns.tcp=1":                      {DNS: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, DNSTCP: true},
 		"nex.guest=1 ip=10.0.0.2::10.0.0.1:255.0.0.0::eth0:off nex.dns=9.9.9.9": {
 			Guest: true, DNS: []netip.Addr{netip.MustParseAddr("9.9.9.9")},
 			Network: &Network{Address: netip.MustParsePrefix("10.0.0.2/8"), Gateway: netip.MustParseAddr("10.0.0.1"), Device: "eth0"},
@@ -27,6 +28,18 @@ func TestParse(t *testing.T) {
 	} {
 		if got, err := Parse(line); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%q: %+v, %v", line, got, err)
+		}
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	for line, want := range map[string]string{
+		"nex.dns=10.0.0.1,fd00::1":       "nameserver 10.0.0.1\nnameserver fd00::1\n",
+		"nex.dns=10.0.0.1 nex.dns.tcp=1": "nameserver 10.0.0.1\noptions use-vc\n",
+	} {
+		s, err := Parse(line)
+		if got := s.resolvConf(); err != nil || got != want {
+			t.Errorf("%q: %q, %v; want %q", line, got, err, want)
 		}
 	}
 }
@@ -58,6 +71,7 @@ func TestParseRefuses(t *testing.T) {
 		"nex.dns=1.2.3.4,":     "server",
 		"nex.dns=fe80::1%eth0": "server",
 		"nex.dns=0.0.0.0":      "server",
+		"nex.dns.tcp=yes":      "wants 1",
 		"nex.dns=1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4": "more than 3",
 		"nex.guest=1 nex.guest=0":                 "twice",
 	} {
@@ -70,6 +84,7 @@ func TestParseRefuses(t *testing.T) {
 // FuzzParse: whatever a command line says, what comes of it can be used.
 func FuzzParse(f *testing.F) {
 	f.Add("quiet nex.guest=1 ip=172.31.0.2::172.31.0.1:255.255.255.252:h:eth0:off nex.dns=172.31.0.1,fd00::1")
+	f.Add("nex.dns=10.0.0.1,fd00::1 nex.dns.tcp=1")
 	f.Add("ip=::::::off nex.dns=,")
 	f.Fuzz(func(t *testing.T, line string) {
 		s, err := Parse(line)
@@ -90,7 +105,11 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("names in %+v", n)
 			}
 		}
-		if text := resolvConf(s.DNS); strings.Count(text, "\n") != len(s.DNS) || len(s.DNS) > maxDNS || strings.Count(text, "nameserver ") != len(s.DNS) {
+		lines := len(s.DNS)
+		if s.DNSTCP {
+			lines++
+		}
+		if text := s.resolvConf(); strings.Count(text, "\n") != lines || len(s.DNS) > maxDNS || strings.Count(text, "nameserver ") != len(s.DNS) {
 			t.Errorf("resolv.conf %q of %v", text, s.DNS)
 		}
 	})

@@ -71,7 +71,7 @@ func (s Settings) setUp() error {
 		}
 	}
 	if len(s.DNS) > 0 {
-		if err := writeResolvConf(resolvPath, resolvConf(s.DNS)); err != nil {
+		if err := writeResolvConf(resolvPath, s.resolvConf()); err != nil {
 			return fmt.Errorf("set up DNS: %w", err)
 		}
 	}

@@ -57,7 +57,7 @@ var mayImport = map[string]string{
 
 	// Test support. What rawclient knows of the wire it knows from its description.
 	"rawclient":                 "",
-	"nextest":                   "agent cgroup confine guest machine nextest/leaks nextest/liar runtime undo nex",
+	"nextest":                   "agent cgroup confine guest machine nextest/leaks nextest/liar runtime undo vmnet/forward nex",
 	"nextest/leaks":             "",
 	"nextest/liar":              "",
 	"machine/firecracker/fcemu": "", // also a program of its own, in tests

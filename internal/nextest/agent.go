@@ -17,16 +17,25 @@ import (
 	"nex/internal/guest"
 	"nex/internal/machine"
 	"nex/internal/nextest/leaks"
+	"nex/internal/vmnet/forward"
 )
 
 // Main runs a package's tests and fails if they leave anything: see package
-// leaks. The test binary can also be a real agent: see [AgentPath].
+// leaks. The test binary can also be a real agent, see [AgentPath], and what a node
+// has forward a guest's connections.
 func Main(m *testing.M) {
 	if code, was := agent.Shim(os.Args); was {
 		os.Exit(code)
 	}
 	if filepath.Base(os.Args[0]) == machine.AgentName() {
 		os.Exit(RunAgent())
+	}
+	if address, ok := forward.Called(os.Args); ok {
+		if err := forward.Run(os.Stdin, os.Stdout, address); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(Run(m))
 }

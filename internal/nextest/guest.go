@@ -38,6 +38,10 @@ var images struct {
 // changes what is in it. The package's TestMain must be [Main].
 func GuestImage(t testing.TB, agent string) string {
 	t.Helper()
+	name := "image-" + filepath.Base(agent)
+	if dir := os.Getenv(programsVariable); dir != "" {
+		return filepath.Join(dir, name)
+	}
 	kernel, first := KernelDir(t), GuestInit(t)
 	nex := built.program(t, "nex", "CGO_ENABLED=0", "./cmd/nex")
 	images.mu.Lock()
@@ -45,11 +49,8 @@ func GuestImage(t testing.TB, agent string) string {
 	if dir := images.dir[agent]; dir != "" {
 		return dir
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(nex), "image-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil { // for other users' tests
+	dir := filepath.Join(filepath.Dir(nex), name)
+	if err := os.Mkdir(dir, 0o755); err != nil { // for other users' tests, too
 		t.Fatal(err)
 	}
 	build := exec.CommandContext(t.Context(), nex, "image", "build", "--output", dir, "--kernel-dir", kernel, "--init", first, "--agent", agent)

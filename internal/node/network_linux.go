@@ -83,7 +83,7 @@ func newUserNet(ctx context.Context, cfg Config, state *state) (*qemu.UserNet, e
 		return nil, err
 	}
 	bits, _ := u.Mask.Size()
-	nic := microvm.NIC{MAC: u.MAC, Addr: netip.PrefixFrom(u.IP, bits), Gateway: u.Gateway, Nameservers: u.Nameservers}
+	nic := microvm.NIC{MAC: u.MAC, Addr: netip.PrefixFrom(u.IP, bits), Gateway: u.Gateway, Nameservers: u.Nameservers, DNSOverTCP: true}
 	return &qemu.UserNet{NIC: nic, Netdev: u.Netdev}, nil
 }
 

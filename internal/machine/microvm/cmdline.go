@@ -33,6 +33,9 @@ func CommandLine(nic *NIC, emulated bool) (string, error) {
 		words = append(words, fmt.Sprintf("ip=%s::%s:%s::eth0:off", nic.Addr.Addr(), nic.Gateway, mask))
 		if len(nic.Nameservers) > 0 {
 			words = append(words, "nex.dns="+join(nic.Nameservers))
+			if nic.DNSOverTCP {
+				words = append(words, "nex.dns.tcp=1")
+			}
 		}
 	}
 	return strings.Join(words, " "), nil

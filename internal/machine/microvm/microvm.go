@@ -59,6 +59,7 @@ type NIC struct {
 	Addr        netip.Prefix // the guest's address in its network
 	Gateway     netip.Addr
 	Nameservers []netip.Addr
+	DNSOverTCP  bool // the name servers answer over TCP only
 }
 
 // Check says what of the image is not there, or cannot be read.

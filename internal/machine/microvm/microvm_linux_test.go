@@ -23,12 +23,14 @@ func TestCommandLine(t *testing.T) {
 		Addr: netip.MustParsePrefix("192.168.127.2/24"), Gateway: netip.MustParseAddr("192.168.127.1"),
 		Nameservers: []netip.Addr{netip.MustParseAddr("1.1.1.1"), netip.MustParseAddr("9.9.9.9")},
 	}
+	overTCP := *nic
+	overTCP.DNSOverTCP = true
 	const network = " ip=192.168.127.2::192.168.127.1:255.255.255.0::eth0:off nex.dns=1.1.1.1,9.9.9.9"
 	for _, c := range []struct {
 		nic      *NIC
 		emulated bool
 		ends     string
-	}{{nil, false, " panic=-1"}, {nic, false, network}, {nil, true, " 8250.nr_uarts=1"}, {nic, true, network}} {
+	}{{nil, false, " panic=-1"}, {nic, false, network}, {nil, true, " 8250.nr_uarts=1"}, {nic, true, network}, {&overTCP, true, network + " nex.dns.tcp=1"}} {
 		line, err := CommandLine(c.nic, c.emulated)
 		if err != nil {
 			t.Fatal(err)
