@@ -145,6 +145,11 @@ func TestKilledNodeBringsItsWorkloadsBack(t *testing.T) {
 	kill()
 	for deadline := time.Now().Add(nextest.Patience); len(agents(t, r.dir)) > 0; {
 		if <-time.After(10 * time.Millisecond); time.Now().After(deadline) {
+			for _, pid := range agents(t, r.dir) {
+				said, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // it may have ended now
+				where, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+				t.Logf("%q %.300s", where, said)
+			}
 			t.Fatal("agents outlive their node")
 		}
 	}

@@ -144,8 +144,13 @@ func Shim(args []string) (code int, was bool) {
 // become limits this process and executes a program. It returns only if it
 // cannot, and tells at which step.
 func become(o order) (step string, err error) {
-	goruntime.LockOSThread() // for the signal mask
+	goruntime.LockOSThread() // for what the kernel keeps for each thread, as the signal mask
 	path, argv, env, b := string(o.Path), textsOf(o.Argv), textsOf(o.Env), o.Bounds
+	// The agent asked for this thread of a process that had no other. The one that
+	// executes the program is the one that stays.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return "end with the agent", err
+	}
 	for _, l := range []struct {
 		step     string
 		resource int
