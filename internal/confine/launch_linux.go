@@ -143,11 +143,21 @@ func freeUsers(mapFile string) (first, count int) {
 	return first, count
 }
 
+// most is where the kernel says how many user namespaces there may be.
+const most = "/proc/sys/user/max_user_namespaces"
+
+// Forbidden reports whether nobody may make user namespaces here. Whoever knows
+// need not try: package syscall keeps two files open for each clone that fails.
+func Forbidden() bool {
+	value, err := os.ReadFile(most)
+	return err == nil && strings.TrimSpace(string(value)) == "0"
+}
+
 // Advice says what on this host forbids namespaces, to be read after an error;
 // "" if nothing that is known does.
 func Advice() string {
 	for _, knob := range []struct{ path, bad string }{
-		{"/proc/sys/user/max_user_namespaces", "0"},
+		{most, "0"},
 		{"/proc/sys/kernel/unprivileged_userns_clone", "0"},
 		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"},
 	} {

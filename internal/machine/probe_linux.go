@@ -41,6 +41,9 @@ func (p *Processes) Probe(ctx context.Context) (missing []string, err error) {
 }
 
 func (p *Processes) probe(ctx context.Context) ([]string, error) {
+	if !p.Confine.Plain && confine.Forbidden() {
+		return nil, fmt.Errorf("there can be no namespaces%s", confine.Advice())
+	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	dir := filepath.Join(p.Dir, xid.New().String())

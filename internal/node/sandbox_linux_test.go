@@ -198,10 +198,14 @@ func TestHostWithoutNamespaces(t *testing.T) {
 	wantNoStart(t, s, knob+" is 0")
 	var log bytes.Buffer
 	s.BestEffort = true
-	r := &rig{nc: nextest.Connect(t, nextest.Server(t)), dir: t.TempDir()}
+	dir, err := os.MkdirTemp("", "n") // a short name: the socket of host services has a name of its own then, which Landlock knows
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // temporary
+	r := &rig{nc: nextest.Connect(t, nextest.Server(t)), dir: dir}
 	r.keys.Issuer, _ = nkeys.CreateAccount()
 	r.keys.Sender, _ = nkeys.CreateCurveKeys()
-	var err error
 	if r.Client, err = nex.NewClient(r.nc, ""); err != nil {
 		t.Fatal(err)
 	}
