@@ -94,7 +94,7 @@ func (s *Store) Build(ctx context.Context, name string, o Options) (Image, error
 	}
 	i.Name = name
 	for _, part := range parts {
-		if err := s.share(filepath.Join(dir, part), i.Files[part].SHA256); err != nil {
+		if err := s.share(ctx, filepath.Join(dir, part), i.Files[part].SHA256); err != nil {
 			return Image{}, err
 		}
 	}
@@ -108,8 +108,8 @@ func (s *Store) Build(ctx context.Context, name string, o Options) (Image, error
 }
 
 // share makes a file one with the equal file that the store has, or keeps it for
-// those that come.
-func (s *Store) share(path, digest string) error {
+// those that come, also in place of one that has changed since.
+func (s *Store) share(ctx context.Context, path, digest string) error {
 	if err := os.MkdirAll(filepath.Join(s.dir, blobs), 0o700); err != nil {
 		return err
 	}
@@ -117,6 +117,14 @@ func (s *Store) share(path, digest string) error {
 	err := os.Link(path, blob)
 	if !errors.Is(err, os.ErrExist) {
 		return err
+	}
+	if is, err := fileDigest(ctx, blob); err != nil {
+		return err
+	} else if is != digest {
+		if err := os.Remove(blob); err != nil {
+			return err
+		}
+		return os.Link(path, blob)
 	}
 	beside := path + ".shared"
 	if err := os.Link(blob, beside); err != nil {
@@ -133,6 +141,9 @@ func (s *Store) replace(dir, name string) error {
 	}
 	if _, err := Read(s.Dir(name)); err != nil {
 		return fmt.Errorf("%s is there, and is no image that can be replaced: %w", s.Dir(name), err)
+	}
+	if err := onlyOurs(s.Dir(name)); err != nil {
+		return err
 	}
 	if err := exchange(dir, s.Dir(name)); err != nil {
 		return err
@@ -156,7 +167,22 @@ func (s *Store) Remove(name string) error {
 // removeImage removes the files that an image is made of, what says so last. It
 // removes nothing if something else is beside them.
 func removeImage(dir string) error {
-	ours := append(slices.Clone(parts), Manifest)
+	if err := onlyOurs(dir); err != nil {
+		return err
+	}
+	for _, name := range ours {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return os.Remove(dir)
+}
+
+// ours are the files that an image is made of.
+var ours = append(slices.Clone(parts), Manifest)
+
+// onlyOurs is an error if something else is in the directory of an image.
+func onlyOurs(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -166,12 +192,7 @@ func removeImage(dir string) error {
 			return fmt.Errorf("%s is not the image's, and stays: move it elsewhere first", filepath.Join(dir, e.Name()))
 		}
 	}
-	for _, name := range ours {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return os.Remove(dir)
+	return nil
 }
 
 // Pruned is what Prune removed.

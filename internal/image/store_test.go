@@ -87,6 +87,12 @@ func TestVerifyFindsChanges(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), Rootfs+" has changed") || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("verified: %v", err)
 	}
+	if _, err := s.Build(t.Context(), "x", small(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Verify(t.Context(), s.Dir("x")); err != nil {
+		t.Errorf("built again: %v", err)
+	}
 }
 
 // TestOthersFilesStay shows that nothing is removed that the store did not make.
@@ -105,8 +111,10 @@ func TestOthersFilesStay(t *testing.T) {
 	if err := s.Remove("x"); err == nil {
 		t.Error("removed a directory with something else in it")
 	}
-	if _, err := s.Build(t.Context(), "directory", o); err == nil {
-		t.Error("replaced a directory that is no image")
+	for _, name := range []string{"x", "directory"} {
+		if _, err := s.Build(t.Context(), name, o); err == nil {
+			t.Errorf("replaced the directory %s, in which something else is", name)
+		}
 	}
 	if _, err := s.Prune(); err == nil {
 		t.Error("pruned although an image cannot be read")

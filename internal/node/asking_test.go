@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -63,6 +65,14 @@ func (r *rig) askers(t *testing.T) map[string]string {
 		if _, err := r.deploy(t, w); err != nil {
 			t.Fatalf("deploy %s: %v", name, err)
 		}
+	}
+	for begun := time.Now(); ; { // a service runs before it listens
+		if _, err := r.nc.Request("ask.native", []byte("kv\nkeys\n0\n0\n"), nextest.Patience); err == nil {
+			break
+		} else if !errors.Is(err, nats.ErrNoResponders) || time.Since(begun) > nextest.Patience {
+			t.Fatalf("the native service: %v", err)
+		}
+		<-time.After(10 * time.Millisecond)
 	}
 	return map[string]string{"JavaScript": "ask.asker", "WebAssembly": "ask.askerwasm", "native": "ask.native"}
 }

@@ -78,7 +78,7 @@ func (p *probe) privileges(context.Context) Finding {
 	}
 	const fix = "run the node as root (sudo)"
 	if p.vmm == "firecracker" {
-		return missing(fmt.Sprintf("this is user %d, who cannot make the network of a Firecracker machine", os.Geteuid()), fix)
+		return doubtful(fmt.Sprintf("this is user %d: Firecracker runs without its jailer, and machines have no network and may get no limits", os.Geteuid()), fix)
 	}
 	if p.vmm == "qemu" {
 		return doubtful(fmt.Sprintf("this is user %d: machines get QEMU's user network, and may get no limits", os.Geteuid()), fix)
