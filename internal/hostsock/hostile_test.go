@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -55,12 +56,12 @@ func ended(t *testing.T, conn net.Conn) (said string) {
 func TestClientsThatGetStuck(t *testing.T) {
 	s := serve(t, hostsock.ListenShort, echo())
 	for name, tc := range map[string]struct{ say, status string }{
-		"nothing":         {"", ""},
+		"nothing":         {"", "|408"},
 		"half a line":     {"GET /v1/k", "400"},
-		"half a header":   {"GET /v1/kv HTTP/1.1\r\nHost: n", ""},
+		"half a header":   {"GET /v1/kv HTTP/1.1\r\nHost: n", "|408"},
 		"half a body":     {"PUT /v1/kv/a HTTP/1.1\r\nHost: nex\r\nContent-Length: 9\r\n\r\nhalf", "400"},
 		"half a chunk":    {"PUT /v1/kv/a HTTP/1.1\r\nHost: nex\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf", "400"},
-		"an unread body":  {"PUT /v1/nothing HTTP/1.1\r\nHost: nex\r\nContent-Length: 9\r\n\r\nhalf", ""},
+		"an unread body":  {"PUT /v1/nothing HTTP/1.1\r\nHost: nex\r\nContent-Length: 9\r\n\r\nhalf", "|408|501"}, // it may be answered before the rest is missed
 		"then nothing":    {"GET /v1/kv HTTP/1.1\r\nHost: nex\r\n\r\n", "200"},
 		"bad percent":     {"GET /v1/kv/%zz HTTP/1.1\r\nHost: nex\r\n\r\n", "400"},
 		"long header":     {"GET /v1/kv HTTP/1.1\r\nHost: nex\r\nNex-Header: A:" + strings.Repeat("a", 16<<10) + "\r\n\r\n", "431"},
@@ -72,7 +73,7 @@ func TestClientsThatGetStuck(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := ended(t, dial(t, s, tc.say))
 			status, _, _ := strings.Cut(strings.TrimPrefix(got, "HTTP/1.1 "), " ")
-			if status != tc.status && (tc.status != "" || got != "" && status != "408") {
+			if !slices.Contains(strings.Split(tc.status, "|"), status) {
 				t.Errorf("answer %.200q, want status %q", got, tc.status)
 			}
 		})

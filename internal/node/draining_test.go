@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
@@ -133,19 +134,17 @@ func TestNodeThatIsStoppedDrains(t *testing.T) {
 	call := nextest.Await(t, goes, "the call under way")
 	ended := make(chan struct{})
 	go func() { defer close(ended); r.end() }()
-	for p, err := range r.Client.Drain(t.Context(), r.node.NodeID) {
-		if call == nil {
-			break // the node may be gone already
-		}
-		if err != nil { // it was asked before it heard
-			t.Logf("asked too early: %v", err)
-			break
-		}
-		if p.Functions == 1 {
-			if err := call.Respond([]byte("gone")); err != nil {
-				t.Fatal(err)
+	for begun := time.Now(); call != nil && time.Since(begun) < nextest.Patience; {
+		for p, err := range r.Client.Drain(t.Context(), r.node.NodeID) {
+			if err != nil || call == nil {
+				break // it was asked before it heard, or may be gone already
 			}
-			call = nil
+			if p.Functions == 1 {
+				if err := call.Respond([]byte("gone")); err != nil {
+					t.Fatal(err)
+				}
+				call = nil
+			}
 		}
 	}
 	if call != nil {
