@@ -55,7 +55,8 @@ test: deps $(TOOLS)/gotestsum $(TOOLS)/nats $(TOOLS)/cni/ptp $(TOOLS)/cni/host-l
 	@[ -d bin/kernel ] || bash tools/kernel.sh bin/kernel || [ -z "$$CI" ]
 	@status=0; rm -f bin/test.json; \
 	$(CGO) NEX_TEST_NATS_CLI=$(TOOLS)/nats NEX_TEST_KERNEL=$$(realpath -q bin/kernel) NEX_TEST_CNI_PLUGINS=$(TOOLS)/cni $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \
-		-- -race -timeout 20m -tags '$(TAGS)' $(TESTFLAGS) ./... || status=$$?; \
+		--rerun-fails=1 --rerun-fails-max-failures=5 --packages=./... \
+		-- -race -timeout 20m -tags '$(TAGS)' $(TESTFLAGS) || status=$$?; \
 	awk -f tools/tally.awk bin/test.json && exit $$status
 
 .PHONY: race
