@@ -3,8 +3,8 @@
 // installs what is missing.
 //
 // [Run] and [ForStart] change nothing: what they write to try something is
-// removed before they return. [Plan] and [Installer.Install] change what they
-// say, and write down the digest of every file that they put anywhere.
+// removed before they return. [Installer.Install] changes what it
+// says, and writes down the digest of every file that they put anywhere.
 // A Host is a plain value, and everything may be used concurrently but
 // for two installations into one state directory.
 package preflight
