@@ -6,4 +6,4 @@ import (
 )
 
 // inherit fails: there are no socket pairs here, and nodes use pipes.
-func inherit(int) (net.Conn, error) { return nil, errors.ErrUnsupported }
+func inherit(int, int) (net.Conn, error) { return nil, errors.ErrUnsupported }

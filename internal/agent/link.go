@@ -10,9 +10,12 @@ import (
 	"nex/internal/guest"
 )
 
-// linkFD is the file descriptor of the guest link in an agent that a node
-// started as a child process with a socket.
-const linkFD = 3
+// The file descriptors of the guest link in an agent that a node started as a
+// child process: pipes to read from and to write to.
+const (
+	linkInFD  = 3
+	linkOutFD = 4
+)
 
 // InheritedLink returns the link that the node which started this process
 // passed on. It may be called once.
@@ -21,9 +24,9 @@ func InheritedLink() (net.Conn, error) {
 	if os.Getenv(guest.LinkVariable) == guest.LinkPipes {
 		return standardLink()
 	}
-	conn, err := inherit(linkFD)
+	conn, err := inherit(linkInFD, linkOutFD)
 	if err != nil {
-		return nil, fmt.Errorf("no guest link on file descriptor %d: agents are started by nodes (nex node up)", linkFD)
+		return nil, fmt.Errorf("no guest link on file descriptors %d and %d: agents are started by nodes (nex node up)", linkInFD, linkOutFD)
 	}
 	return conn, nil
 }
@@ -38,7 +41,7 @@ func InheritedDoors() ([]*os.File, error) {
 	var doors []*os.File
 	for text := range strings.SplitSeq(list, ",") {
 		fd, err := strconv.Atoi(text)
-		if err != nil || fd <= linkFD {
+		if err != nil || fd <= linkOutFD {
 			return nil, fmt.Errorf("%s holds no file descriptors: %.40q", guest.WorkVariable, list)
 		}
 		doors = append(doors, os.NewFile(uintptr(fd), "cgroup"))

@@ -33,7 +33,7 @@ const (
 // virtio-serial port. Devices may still be appearing: it looks for them, and waits
 // for the node to take up the link, until ctx ends.
 func MachineLink(ctx context.Context) (net.Conn, error) {
-	var p *port
+	var p *stream
 	for wait := firstLook; ; wait = min(2*wait, lastLook) {
 		conn, vsockErr := dialHost()
 		if vsockErr == nil {
@@ -46,7 +46,7 @@ func MachineLink(ctx context.Context) (net.Conn, error) {
 		if p == nil {
 			p, portErr = openPort(portsDir, devicesDir)
 		}
-		if p != nil && p.connected() {
+		if p != nil && connected(p.in) {
 			return p, nil
 		}
 		t := time.NewTimer(wait)
@@ -88,16 +88,12 @@ func dialVsock(cid, number uint32) (net.Conn, error) {
 	if err = unix.Connect(fd, &unix.SockaddrVM{CID: cid, Port: number}); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to port %d: %w", number, err), unix.Close(fd))
 	}
-	conn, err := inherit(fd)
-	if err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	return conn, nil
+	return newStream(fd, fd, "vsock")
 }
 
 // openPort opens the port for the link, one of those that ports (/sys/class/…)
 // lists, with its device in devices. One process can have it open.
-func openPort(ports, devices string) (*port, error) {
+func openPort(ports, devices string) (*stream, error) {
 	names, _ := filepath.Glob(filepath.Join(ports, "*", "name")) // the pattern is good
 	for _, file := range names {
 		name, err := os.ReadFile(file)
@@ -115,7 +111,7 @@ func openPort(ports, devices string) (*port, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", path, err)
 		}
-		return newPort(fd, path)
+		return newStream(fd, fd, path)
 	}
 	return nil, errors.New("there is none")
 }
@@ -131,4 +127,15 @@ func makeDevice(path, numbers string) error {
 		return fmt.Errorf("read %s: %w", numbers, err)
 	}
 	return unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(major, minor)))
+}
+
+// connected reports whether the host has its end of a port open.
+func connected(port int) bool {
+	fds := []unix.PollFd{{Fd: int32(port)}}
+	for {
+		_, err := unix.Poll(fds, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) == 0
+		}
+	}
 }

@@ -1,8 +1,12 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +59,7 @@ func TestVsock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := inherit(fd)
+	node, err := newStream(fd, fd, "vsock")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,5 +93,81 @@ func TestVsock(t *testing.T) {
 	}
 	if err := node.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOpenPort finds the port of the right name among others, with a terminal in the
+// place of its device.
+func TestOpenPort(t *testing.T) {
+	host, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close() // it is closed by then, unless the test ends early
+	number, err := unix.IoctlGetInt(int(host.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(host.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports, devices := t.TempDir(), t.TempDir()
+	if _, err := openPort(ports, devices); err == nil {
+		t.Error("opened a port where there is none")
+	}
+	for dir, name := range map[string]string{"vport0p0": "org.other\n", "vport0p1": "nex.link\n", "vport1p0": "nex.link.2\n"} {
+		if err := errors.Join(os.Mkdir(filepath.Join(ports, dir), 0o700), os.WriteFile(filepath.Join(ports, dir, "name"), []byte(name), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := openPort(ports, devices); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a port without a device: %v", err)
+	}
+	if err := os.Symlink("/dev/pts/"+strconv.Itoa(number), filepath.Join(devices, "vport0p1")); err != nil {
+		t.Fatal(err)
+	}
+	p, err := openPort(ports, devices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if _, err := host.WriteString("to the guest\n"); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 100)
+	if n, err := p.Read(b); err != nil || !bytes.Equal(b[:n], []byte("to the guest\n")) {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+	if !connected(p.in) {
+		t.Error("not connected")
+	}
+	if err := host.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if connected(p.in) {
+		t.Error("still connected when the host has closed its end")
+	}
+}
+
+// TestDeviceIsMade where there is none yet: one like /dev/null.
+func TestDeviceIsMade(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make devices")
+	}
+	dir := t.TempDir()
+	numbers := filepath.Join(dir, "dev")
+	if err := os.WriteFile(numbers, []byte("1:3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "vport0p1")
+	if err := makeDevice(path, numbers); err != nil {
+		t.Fatal(err)
+	}
+	var made, null unix.Stat_t
+	if err := errors.Join(unix.Stat(path, &made), unix.Stat(os.DevNull, &null)); err != nil {
+		t.Fatal(err)
+	}
+	if made.Rdev != null.Rdev || made.Mode != unix.S_IFCHR|0o600 {
+		t.Errorf("made %x with mode %o, want %x", made.Rdev, made.Mode, null.Rdev)
 	}
 }

@@ -186,11 +186,11 @@ func (o *outbox) insist(done <-chan struct{}, f frame) bool {
 	return o.put(ctx, done, f, soon) == nil
 }
 
-// writeNow returns the way to write without waiting that a stream has itself, or
-// that its kind has; nil if there is none.
+// writeNow returns the way to write without waiting that a stream has; nil if
+// it has none.
 func writeNow(conn net.Conn) func([]byte) int {
 	if c, ok := conn.(interface{ WriteNow([]byte) int }); ok {
 		return c.WriteNow
 	}
-	return withoutWaiting(conn)
+	return nil
 }

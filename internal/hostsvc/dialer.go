@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"nex/internal/direct"
 )
 
 // dialTimeout bounds an attempt to reach one server.
@@ -24,5 +26,9 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	if !d.complete.Load() {
 		ctx = d.opening
 	}
-	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return direct.Wrap(conn), nil
 }

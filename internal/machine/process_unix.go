@@ -14,6 +14,7 @@ import (
 
 	"nex"
 	"nex/internal/cgroup"
+	"nex/internal/direct"
 	"nex/internal/guest"
 	"nex/internal/undo"
 )
@@ -27,8 +28,8 @@ type process struct {
 
 var _ Launcher = (*Processes)(nil)
 
-// Launch starts an agent with one end of a socket pair as its file descriptor
-// 3, its own directory, and nothing of the node's environment.
+// Launch starts an agent with the far ends of two pipes as its file descriptors 3
+// and 4, its own directory, and nothing of the node's environment.
 func (p *Processes) Launch(_ context.Context, id string) (Machine, error) {
 	var u undo.Stack
 	defer u.Unwind()
@@ -37,11 +38,11 @@ func (p *Processes) Launch(_ context.Context, id string) (Machine, error) {
 		return nil, fmt.Errorf("make machine directory: %w", err)
 	}
 	u.Push(func() { _ = os.RemoveAll(dir) }) // the launch's own error is the one to report
-	near, far, err := SocketPair()
+	near, far, err := direct.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make guest link: %w", err)
 	}
-	defer far.Close()
+	defer func() { _, _ = far[0].Close(), far[1].Close() }() // the agent has them
 	u.Push(func() { _ = near.Close() })
 
 	encl, err := p.enclose(id)
@@ -63,9 +64,9 @@ func (p *Processes) Launch(_ context.Context, id string) (Machine, error) {
 	return &process{Child: child, link: near, encl: encl}, nil
 }
 
-// command is an agent's, whose link is far and whose directory dir.
-func (p *Processes) command(dir string, far *os.File, encl enclosure) *exec.Cmd {
-	doors, doorsEnv := encl.inherit(4)
+// command is an agent's, whose link is far, to read from and to write to, and whose directory dir.
+func (p *Processes) command(dir string, far [2]*os.File, encl enclosure) *exec.Cmd {
+	doors, doorsEnv := encl.inherit(5)
 	cmd := exec.Command(p.Agent)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir}
@@ -74,7 +75,7 @@ func (p *Processes) command(dir string, far *os.File, encl enclosure) *exec.Cmd 
 		cmd.Env = append(cmd.Env, guest.CacheVariable+"="+p.Cache)
 	}
 	cmd.Env = append(cmd.Env, doorsEnv...)
-	cmd.ExtraFiles = append([]*os.File{far}, doors...)
+	cmd.ExtraFiles = append(far[:], doors...)
 	return cmd
 }
 
@@ -102,7 +103,7 @@ func SocketPair() (net.Conn, *os.File, error) {
 	if err := errors.Join(err, near.Close()); err != nil {
 		return nil, nil, errors.Join(err, far.Close())
 	}
-	return conn, far, nil
+	return direct.Wrap(conn), far, nil
 }
 
 func (m *process) Link() net.Conn { return m.link }

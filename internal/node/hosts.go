@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"nex"
+	"nex/internal/direct"
 	"nex/internal/hostsvc"
 	"nex/internal/workload"
 )
@@ -63,7 +64,8 @@ func dialHosts(cfg Config) (*nats.Conn, error) {
 			options = append(options[:len(options):len(options)], nats.UserJWTAndSeed(a.JWT, string(a.Seed)))
 		}
 	}
-	options = append(options[:len(options):len(options)],
+	options = append([]nats.Option{nats.SetCustomDialer(direct.Dialer{Timeout: hostConnectTimeout})}, options...)
+	options = append(options,
 		nats.Name("nex-hostservices"), nats.Timeout(hostConnectTimeout), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
 		nats.FlusherTimeout(flusherTimeout),
 		nats.ReconnectBufSize(-1), // what cannot be sent now is an error now

@@ -31,6 +31,7 @@ import (
 	"nex/internal/cgroup"
 	"nex/internal/config"
 	"nex/internal/control"
+	"nex/internal/direct"
 	"nex/internal/machine"
 	"nex/internal/sdnotify"
 	"nex/internal/workload"
@@ -284,7 +285,7 @@ func connect(cfg Config, id string) (*nats.Conn, <-chan struct{}, error) {
 	connected := make(chan struct{})
 	tries := rate.Sometimes{First: 1, Interval: warnEvery}
 	options := append([]nats.Option{
-		nats.Name("nex node " + id),
+		nats.Name("nex node " + id), nats.SetCustomDialer(direct.Dialer{Timeout: nats.DefaultTimeout}),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
 		nats.IgnoreAuthErrorAbort(), // credentials may be set right while we try

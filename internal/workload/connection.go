@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"nex"
+	"nex/internal/direct"
 )
 
 // connectTimeout bounds each attempt to connect for a workload.
@@ -23,7 +24,9 @@ func (t *triggers) connect() (*nats.Conn, error) {
 	if t.own != nil {
 		return t.own, nil
 	}
-	options := []nats.Option{nats.Name("workload-trigger-subscription"), nats.Timeout(connectTimeout), nats.MaxReconnects(-1)}
+	options := []nats.Option{nats.Name("workload-trigger-subscription"), nats.Timeout(connectTimeout), nats.MaxReconnects(-1),
+		nats.SetCustomDialer(direct.Dialer{Timeout: connectTimeout}),
+	}
 	if a.JWT != "" {
 		options = append(options, nats.UserJWTAndSeed(a.JWT, string(a.Seed)))
 	}
