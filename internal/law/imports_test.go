@@ -48,7 +48,7 @@ var mayImport = map[string]string{
 	"workload":            "artifact direct guest undo nex",
 	"machine":             "cgroup confine direct guest undo nex",
 	"machine/microvm":     "cgroup machine rootfs undo vmnet nex",
-	"machine/firecracker": "cgroup machine machine/microvm guest undo vmnet nex",
+	"machine/firecracker": "cgroup direct machine machine/microvm guest undo vmnet nex",
 	"machine/qemu":        "cgroup machine machine/microvm guest undo vmnet nex",
 	"artifact":            "nex",
 	"hostsvc":             "direct guest nex",

@@ -6,11 +6,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -111,7 +108,7 @@ func (c *Child) run(started chan<- error, output *io.PipeReader, input *io.PipeW
 	log.Debug("Machine ended", "status", err)
 	if stays != nil { // by the directory it is found when the node starts again
 		log.Error("What is left of the machine cannot be ended now: it is tried again when the node starts", "error", stays)
-	} else if err := removeAll(c.cfg.Dir); err != nil {
+	} else if err := RemoveAll(c.cfg.Dir); err != nil {
 		log.Error("Machine directory cannot be removed", "error", err)
 	}
 }
@@ -155,21 +152,4 @@ func (c *Child) Kill(ctx context.Context, before func()) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the end of machine %s: %w", c.cfg.ID, ctx.Err())
 	}
-}
-
-// removeAll is [os.RemoveAll] for files of a workload, which may have closed its
-// directories to its own user.
-func removeAll(dir string) error {
-	if os.RemoveAll(dir) == nil {
-		return nil
-	}
-	// On the way down each is opened before it is read. What stays closed is what
-	// the second attempt reports.
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700)
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
 }

@@ -56,7 +56,7 @@ func microVMs(cfg Config, state *state, groups *cgroup.Root) (c *microvm.Config,
 	s := cfg.Settings
 	c = &microvm.Config{
 		CPUs: s.Template.VCPUs, MemoryMiB: s.Template.MemoryMiB, DiskMiB: s.Template.DiskMiB,
-		Dir: state.machines(), Templates: state.disks(), Groups: groups, Log: cfg.Log,
+		Dir: state.machines(), Records: state.records(), Templates: state.disks(), Groups: groups, Log: cfg.Log,
 	}
 	c.Kernel, c.Initramfs, c.RootFS = s.Image(state.dir)
 	for _, path := range []*string{&c.Kernel, &c.Initramfs, &c.RootFS, &c.Dir, &c.Templates} {

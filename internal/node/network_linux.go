@@ -2,9 +2,7 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -109,18 +107,12 @@ func connectQEMU(ctx context.Context, cfg Config, state *state, l *qemu.Launcher
 	return kind, err
 }
 
-// sweepNetwork undoes the network of a machine that an earlier node left.
-func (s *state) sweepNetwork(ctx context.Context, cfg Config, dir string) error {
-	if _, err := os.Stat(filepath.Join(dir, vmnet.RecordName)); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// sweepNetwork undoes the network of a machine that an earlier node left, as it is
+// recorded in a directory.
+func (s *state) sweepNetwork(ctx context.Context, cfg Config, records string) error {
 	c, err := networkConfig(cfg, s)
 	if err != nil {
 		return err
 	}
-	n, err := vmnet.New(ctx, c)
-	if err != nil {
-		return err
-	}
-	return n.Sweep(ctx, dir)
+	return vmnet.Sweep(ctx, c, records)
 }

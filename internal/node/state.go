@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -14,6 +16,7 @@ import (
 
 	"nex/internal/cgroup"
 	"nex/internal/keyfile"
+	"nex/internal/machine"
 	"nex/internal/machine/firecracker"
 )
 
@@ -22,6 +25,7 @@ import (
 //	lock          held by the one node that uses the directory
 //	identity/     node.nk and node.xk, seeds; issuer.nk if the node starts workloads
 //	machines/ID/  one per machine, removed with it
+//	records/ID/   what a machine has elsewhere: its network, its jail
 //	workloads/    what the node has promised to run, a file each
 //	artifacts/    by SHA-256
 //	images/       what microVMs boot, a directory per image
@@ -66,44 +70,55 @@ func openState(dir string) (*state, error) {
 	return s, nil
 }
 
-// sweepTime bounds how long the end of what machines left is waited for.
+// sweepTime bounds how long the end of what machines left is waited for, of their processes all together and
+// of the rest for each.
 const sweepTime = 10 * time.Second
 
 // clear removes what machines of a node that was killed left, known by their
-// directories. Agents die with the node that started them; their files stay, and
+// directories and by what is recorded of them. Agents die with the node that started them; their files stay, and
 // their cgroups, with what services started in sessions of its own. What cannot be
-// removed of a network is said, and tried again by the next start.
+// removed is said, and tried again by the next start.
 func (s *state) clear(cfg Config, groups *cgroup.Root) error {
-	left, err := os.ReadDir(s.machines())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	ids := map[string]bool{}
+	for _, dir := range []string{s.machines(), s.records()} {
+		left, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, machine := range left {
+			ids[machine.Name()] = true
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
 	defer cancel()
-	var ids []string
-	for _, machine := range left {
-		ids = append(ids, machine.Name())
-	}
-	if err := groups.Sweep(ctx, ids...); err != nil {
+	if err := groups.Sweep(ctx, slices.Sorted(maps.Keys(ids))...); err != nil {
 		return err
 	}
-	for _, id := range ids {
-		dir := filepath.Join(s.machines(), id)
-		if err := firecracker.Sweep(ctx, dir); err != nil {
-			return err
-		}
-		if err := s.sweepNetwork(ctx, cfg, dir); err != nil {
-			cfg.Log.Error("The network that a machine left cannot be removed: it is tried again when the node starts", "machine", id, "error", err)
-			continue
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			return err
+	for id := range ids {
+		if err := s.clearMachine(cfg, id); err != nil {
+			cfg.Log.Error("What a machine left cannot be removed: it is tried again when the node starts", "machine", id, "error", err)
 		}
 	}
 	return os.MkdirAll(s.machines(), 0o700)
 }
 
+// clearMachine removes what is left of a machine whose processes have ended.
+func (s *state) clearMachine(cfg Config, id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
+	defer cancel()
+	records := filepath.Join(s.records(), id)
+	err := firecracker.Sweep(ctx, records)
+	if err == nil {
+		err = s.sweepNetwork(ctx, cfg, records)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(machine.RemoveAll(filepath.Join(s.machines(), id)), machine.RemoveAll(records))
+}
+
 func (s *state) machines() string  { return filepath.Join(s.dir, "machines") }
+func (s *state) records() string   { return filepath.Join(s.dir, "records") }
 func (s *state) artifacts() string { return filepath.Join(s.dir, "artifacts") }
 func (s *state) disks() string     { return filepath.Join(s.dir, "disks") }
 func (s *state) compiled() string  { return filepath.Join(s.dir, "wasm") }

@@ -69,6 +69,9 @@ func (c Config) pluginDirs() ([]string, error) {
 	return append(dirs, own), nil
 }
 
+// pluginCache is the directory in which libcni keeps what plugins said.
+func (c Config) pluginCache() string { return filepath.Join(c.StateDir, "cni", "cache") }
+
 // leases is the directory in which the plugin host-local keeps who has which address,
 // a file for each in one directory for each network.
 func (c Config) leases() string { return filepath.Join(c.StateDir, "cni", "leases") }

@@ -58,7 +58,7 @@ func TestKilled(t *testing.T) {
 		name string
 		at   func(dir string) bool
 	}{
-		{"recorded", exists("DIR/" + RecordName)},
+		{"recorded", exists("DIR/" + recordName)},
 		{"namespace", exists(netnsPath("killed"))},
 		{"lease", exists(filepath.Join(n.cfg.StateDir, "cni/leases/*/192.*"))},
 		{"interface", func(string) bool { return strings.Contains(links(t), "veth") }},
@@ -69,8 +69,7 @@ func TestKilled(t *testing.T) {
 			before := host(t)
 			dir := t.TempDir()
 			kill(t, doomed{n.cfg, dir}, func() bool { return test.at(dir) })
-			next := start(t, n.cfg)
-			if err := next.Sweep(t.Context(), dir); err != nil {
+			if err := Sweep(t.Context(), n.cfg, dir); err != nil {
 				t.Error(err)
 			}
 			if after := host(t); after != before {
@@ -143,7 +142,7 @@ func TestForeign(t *testing.T) {
 	if _, err := n.Attach(t.Context(), "mine", dir); err == nil || !strings.Contains(err.Error(), "ip netns delete") {
 		t.Error(err)
 	}
-	if err := n.Sweep(t.Context(), dir); err != nil {
+	if err := Sweep(t.Context(), n.cfg, dir); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(path); err != nil {
@@ -153,10 +152,10 @@ func TestForeign(t *testing.T) {
 		t.Error(err)
 	}
 	for _, text := range []string{`{`, `{"version":2,"id":"a","netns":"/var/run/netns/nex-a"}`, `{"version":1,"id":"a","netns":"/etc"}`, `{"version":1,"id":"../a","netns":"/var/run/netns/nex-../a"}`} {
-		if err := os.WriteFile(filepath.Join(dir, RecordName), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, recordName), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.Sweep(t.Context(), dir); err == nil {
+		if err := Sweep(t.Context(), n.cfg, dir); err == nil {
 			t.Errorf("%s: no error", text)
 		}
 	}

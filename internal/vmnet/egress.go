@@ -119,6 +119,11 @@ var never = []struct {
 // metadata are the link-local addresses, at which clouds tell machines who they are.
 var metadata = netip.MustParsePrefix("169.254.0.0/16")
 
+// alone are addresses at which some clouds have metadata beside other things, as name servers: a rule has to
+// name them, and ranges do not open them. They are Azure's
+// and Alibaba's.
+var alone = []netip.Prefix{netip.MustParsePrefix("168.63.129.16/32"), netip.MustParsePrefix("100.100.100.200/32")}
+
 // reachable tells why no guest may reach an address, whatever the rules say.
 func reachable(a netip.Addr) error {
 	if !a.Is4() {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -23,7 +24,8 @@ import (
 type firewall struct {
 	table  string
 	opened []opening
-	ready  bool // the table of family inet is as it should be
+	ready  bool           // the table of family inet is as it should be
+	rules  map[string]int // how many each of its chains has
 }
 
 // guest is one machine in the firewall.
@@ -109,10 +111,19 @@ func (f *firewall) add(g guest) error {
 
 // gate is the chain that frames from a guest meet first.
 func (g guest) gate(t *nftables.Table) *nftables.Chain {
+	policy := nftables.ChainPolicyDrop // what somebody takes the rules out of lets nothing in
 	return &nftables.Chain{
 		Name: g.chain, Table: t, Type: nftables.ChainTypeFilter, Device: g.veth,
-		Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter,
+		Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter, Policy: &policy,
 	}
+}
+
+// rules is how many the guest's gate has.
+func (g guest) rules() int {
+	if g.enabled {
+		return 3 // see open
+	}
+	return 1
 }
 
 // open lets a guest's frames in that are of its own address.
@@ -180,11 +191,17 @@ func (f *firewall) remove(table, chain, veth string) error {
 	return conn.Flush()
 }
 
+// missing reports whether what the kernel was asked about is not there. Of some errors the
+// library keeps the text alone.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || strings.HasSuffix(err.Error(), unix.ENOENT.Error())
+}
+
 // unlist takes a guest's interface out of the set of all, if it is there.
 func unlist(conn *nftables.Conn, table, veth string) error {
 	set := guestSet(&nftables.Table{Name: table, Family: nftables.TableFamilyINet})
 	listed, err := conn.GetSetElements(set)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err != nil && missing(err) {
 		return nil
 	}
 	for _, e := range listed {
@@ -213,7 +230,9 @@ func (f *firewall) install(conn *nftables.Conn) (*nftables.Set, error) {
 	beyond := conn.AddChain(&nftables.Chain{Name: "beyond", Table: t})
 	inward := conn.AddChain(&nftables.Chain{Name: "inward", Table: t})
 	conn.FlushTable(t) // the rules of an earlier node
+	f.rules = map[string]int{input.Name: 0, forward.Name: 0, source.Name: 0, host.Name: 0, beyond.Name: 0, inward.Name: 0}
 	rule := func(c *nftables.Chain, exprs ...[]expr.Any) {
+		f.rules[c.Name]++
 		var all []expr.Any
 		for _, e := range exprs {
 			all = append(all, e...)
@@ -232,11 +251,19 @@ func (f *firewall) install(conn *nftables.Conn) (*nftables.Set, error) {
 	for _, c := range []*nftables.Chain{host, beyond} {
 		rule(c, destination(metadata), refuse())
 		rule(c, answers())
-		for _, o := range f.opened {
-			if c == host && o.net.Bits() < 32 {
-				continue // a range opens nothing of the host itself
+		open := func(ranges bool) {
+			for _, o := range f.opened {
+				if o.net.Bits() < 32 == ranges {
+					rule(c, destination(o.net), o.match(), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})
+				}
 			}
-			rule(c, destination(o.net), o.match(), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})
+		}
+		open(false)
+		if c == beyond { // a range opens nothing of the host itself
+			for _, a := range alone {
+				rule(c, destination(a), refuse())
+			}
+			open(true)
 		}
 		rule(c, []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{unix.IPPROTO_TCP}), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
 		rule(c, refuse())

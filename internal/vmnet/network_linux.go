@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -35,8 +36,9 @@ type Network struct {
 	guests map[string]guest // guarded by mu
 }
 
-// cleanupTime bounds how long the undoing of one machine's network takes.
-const cleanupTime = 20 * time.Second
+// setupTime bounds how long the plugins take to make one machine's network, and
+// cleanupTime the undoing of it.
+const setupTime, cleanupTime = 20 * time.Second, 20 * time.Second
 
 var (
 	idPattern   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
@@ -74,7 +76,7 @@ func New(ctx context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("network of machines: %w", err)
 	}
-	n.cni = libcni.NewCNIConfigWithCacheDir(dirs, filepath.Join(cfg.StateDir, "cni", "cache"), nil)
+	n.cni = libcni.NewCNIConfigWithCacheDir(dirs, cfg.pluginCache(), nil)
 	if _, err := n.cni.ValidateNetworkList(ctx, n.list); err != nil {
 		return nil, fmt.Errorf("network of machines: %w (the plugins are in Debian's package containernetworking-plugins; looked in %s)", err, strings.Join(dirs, ", "))
 	}
@@ -92,7 +94,7 @@ func (n *Network) Close() error {
 	return err
 }
 
-// Attach makes the network card of machine id, whose directory is dir. Nothing that
+// Attach makes the network card of machine id, whose records are in dir. Nothing that
 // the guest sends passes before [Network.Enable]. What was made is undone if it
 // fails.
 func (n *Network) Attach(ctx context.Context, id, dir string) (*NIC, error) {
@@ -131,7 +133,9 @@ func (n *Network) make(ctx context.Context, r *record, dir string) (*NIC, error)
 	if err := makeNetNS(r.NetNS); err != nil {
 		return nil, err
 	}
-	result, err := n.cni.AddNetworkList(ctx, n.list, n.runtime(*r))
+	bounded, cancel := context.WithTimeout(ctx, setupTime) // others wait meanwhile
+	defer cancel()
+	result, err := n.cni.AddNetworkList(bounded, n.list, n.runtime(*r))
 	if r.UnsetForward {
 		err = errors.Join(err, setForwarding(false)) // as it was
 	}
@@ -237,7 +241,7 @@ func (n *Network) Enable(_ context.Context, id string) error {
 }
 
 // Detach undoes the network of machine id. It is fine if there is none. After an
-// error the record is still there, and Detach or [Network.Sweep] may be tried again.
+// error the record is still there, and Detach or [Sweep] may be tried again.
 func (n *Network) Detach(ctx context.Context, id, dir string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -252,20 +256,30 @@ func (n *Network) Detach(ctx context.Context, id, dir string) error {
 }
 
 // Sweep undoes the network of a machine that an earlier node left, as recorded in
-// its directory. No process of the machine may be alive. It is fine if there is no
-// record.
-func (n *Network) Sweep(ctx context.Context, dir string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+// dir. No process of the machine may be alive, and no Network of that node. It is fine if there is no
+// record. Of the configuration it takes where the plugins are and what they keep, so that
+// it works when the rest is not good any more.
+func Sweep(ctx context.Context, cfg Config, dir string) error {
 	r, err := readRecord(dir)
 	if err != nil || r == nil {
 		return err
+	}
+	dirs, err := cfg.pluginDirs()
+	if err != nil {
+		return err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Network{
+		cfg: cfg, guests: map[string]guest{}, wall: &firewall{table: r.Table},
+		cni: libcni.NewCNIConfigWithCacheDir(dirs, cfg.pluginCache(), nil),
 	}
 	return n.undo(ctx, *r, dir)
 }
 
 // undo takes away what a record tells, then the record. It goes on after a step
-// that failed.
+// that failed, and takes its time whatever ctx has left: nobody else would do it.
 func (n *Network) undo(ctx context.Context, r record, dir string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()

@@ -57,7 +57,22 @@ func TestReach(t *testing.T) {
 	}
 }
 
-// TestFlushed has somebody take the firewall away.
+// spoilers are what others may do to the firewall of a node, whose guests are one, whose link is open, and two.
+var spoilers = map[string]func(conn *nftables.Conn, n *Network){
+	"all rules": func(conn *nftables.Conn, _ *Network) { conn.FlushRuleset() },
+	"one table": func(conn *nftables.Conn, n *Network) { conn.DelTable(n.wall.inet()) },
+	"the gates": func(conn *nftables.Conn, n *Network) { conn.DelTable(gates(n.wall.table)) },
+	"emptied":   func(conn *nftables.Conn, n *Network) { conn.FlushTable(n.wall.inet()) },
+	"one chain": func(conn *nftables.Conn, n *Network) {
+		conn.FlushChain(&nftables.Chain{Name: "host", Table: n.wall.inet()})
+	},
+	"one gate": func(conn *nftables.Conn, n *Network) {
+		conn.FlushChain(&nftables.Chain{Name: "guest-two", Table: gates(n.wall.table)})
+	},
+	"the members": func(conn *nftables.Conn, n *Network) { conn.FlushSet(guestSet(n.wall.inet())) },
+}
+
+// TestFlushed has somebody take the firewall away, or parts of it.
 func TestFlushed(t *testing.T) {
 	n := newNetwork(t, nil)
 	var guests []*booted
@@ -70,38 +85,38 @@ func TestFlushed(t *testing.T) {
 	}
 	serve(t, ":4222")
 	serve(t, ":9999")
-	for range 3 {
+	for what, spoil := range spoilers {
 		conn, err := nftables.New()
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.FlushRuleset()
+		spoil(conn, n)
 		if err := conn.Flush(); err != nil {
-			t.Fatal(err)
+			t.Fatal(what, err)
 		}
 		deadline, tick := time.After(patience), time.Tick(time.Millisecond)
 		for back := false; !back; {
 			select {
 			case <-deadline:
-				t.Fatal("the firewall does not come back")
+				t.Fatal(what, ": the firewall does not come back")
 			case <-tick:
 			}
 			n.mu.Lock() // whoever makes it again holds this
-			whole, gates, err := n.wall.look()
+			found, err := n.wall.look()
 			n.mu.Unlock()
 			if err != nil {
 				t.Fatal(err)
 			}
-			back = whole && len(gates) == 2
+			back = found.whole && len(found.listed) == 2 && found.gates["guest-one"] == 3 && found.gates["guest-two"] == 1
 		}
 		if err := guests[0].dial("tcp", "192.168.127.1:4222", patience); err != nil {
 			t.Error(err)
 		}
 		if err := guests[0].dial("tcp", "192.168.127.1:9999", briefly); err == nil {
-			t.Error("the guest reaches what it may not")
+			t.Error(what, ": the guest reaches what it may not")
 		}
 		if err := guests[1].dial("tcp", "192.168.127.1:4222", briefly); err == nil {
-			t.Error("the link carries before it is enabled")
+			t.Error(what, ": the link carries before it is enabled")
 		}
 	}
 }
@@ -129,7 +144,7 @@ func TestNothingStays(t *testing.T) {
 		t.Errorf("of two guests one is left, and in the firewall are %q", listed)
 	}
 	again := start(t, n.cfg) // the next process of the node
-	if err := again.Sweep(t.Context(), dirs["two"]); err != nil {
+	if err := Sweep(t.Context(), n.cfg, dirs["two"]); err != nil {
 		t.Error(err)
 	}
 	if after := host(t); after != before {
@@ -142,7 +157,7 @@ func TestNothingStays(t *testing.T) {
 		if err := again.Detach(t.Context(), id, dir); err != nil {
 			t.Errorf("once more: %v", err)
 		}
-		if err := again.Sweep(t.Context(), dir); err != nil {
+		if err := Sweep(t.Context(), n.cfg, dir); err != nil {
 			t.Errorf("once more: %v", err)
 		}
 	}

@@ -168,10 +168,12 @@ func TestBeyond(t *testing.T) {
 	if err := g.dial("tcp", "10.5.0.2:80", patience); err != nil {
 		t.Error(err)
 	}
-	if err := greet("tcp", "169.254.169.254:80", patience); err != nil { // the host does reach it
-		t.Error(err)
+	for _, address := range []string{"169.254.169.254:80", "168.63.129.16:80"} {
+		if err := greet("tcp", address, patience); err != nil { // the host does reach it
+			t.Error(err)
+		}
 	}
-	for _, address := range []string{"169.254.169.254:80", "10.5.0.2:5433", "10.5.0.1:5432" /* the host, which a range does not open */, "192.168.127.1:5432"} {
+	for _, address := range []string{"169.254.169.254:80", "168.63.129.16:80", "10.5.0.2:5433", "10.5.0.1:5432" /* the host, which a range does not open */, "192.168.127.1:5432"} {
 		if err := g.dial("tcp", address, briefly); err == nil {
 			t.Errorf("the guest reaches %s", address)
 		}
@@ -242,10 +244,12 @@ func neighbourhood(t *testing.T) *booted {
 	if err == nil {
 		err = netlink.LinkSetNsFd(peer, int(f.Fd()))
 	}
-	if err := errors.Join(err, up("lan0", "10.5.0.1/24"), Within(g.path, func() error { return errors.Join(up("lan1", "10.5.0.2/24"), up("lan1", "169.254.169.254/32")) })); err != nil {
+	if err := errors.Join(err, up("lan0", "10.5.0.1/24"), Within(g.path, func() error {
+		return errors.Join(up("lan1", "10.5.0.2/24"), up("lan1", "169.254.169.254/32"), up("lan1", "168.63.129.16/32"))
+	})); err != nil {
 		t.Fatal(err)
 	}
-	if err := routeVia(netip.MustParseAddr("169.254.169.254"), "10.5.0.2"); err != nil {
+	if err := errors.Join(routeVia(netip.MustParseAddr("169.254.169.254"), "10.5.0.2"), routeVia(netip.MustParseAddr("168.63.129.16"), "10.5.0.2")); err != nil {
 		t.Fatal(err)
 	}
 	return g

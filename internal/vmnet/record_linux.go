@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 )
 
-// RecordName is the file in a machine's directory that says what of its network is
-// outside that directory.
-const RecordName = "network.json"
+// recordName is the file that says what a machine's network is made of, in the
+// directory of its records.
+const recordName = "network.json"
 
 // record is what it takes to undo a machine's network. It is written before
 // anything is made, and once more when the plugins have said what they made.
@@ -34,13 +34,13 @@ type record struct {
 	IP       string `json:"ip,omitempty"`
 }
 
-// write puts the record into a machine's directory, whole or not at all.
+// write puts the record into a directory, whole or not at all.
 func (r record) write(dir string) error {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, RecordName)
+	path := filepath.Join(dir, recordName)
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -56,9 +56,9 @@ func (r record) write(dir string) error {
 	return err
 }
 
-// readRecord returns the record in a machine's directory, nil if there is none.
+// readRecord returns the record in a directory, nil if there is none.
 func readRecord(dir string) (*record, error) {
-	data, err := os.ReadFile(filepath.Join(dir, RecordName))
+	data, err := os.ReadFile(filepath.Join(dir, recordName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -67,17 +67,17 @@ func readRecord(dir string) (*record, error) {
 	}
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, RecordName), err)
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, recordName), err)
 	}
 	if r.Version != 1 || !idPattern.MatchString(r.ID) || r.NetNS != netnsPath(r.ID) {
-		return nil, fmt.Errorf("%s was not written by this version of nex", filepath.Join(dir, RecordName))
+		return nil, fmt.Errorf("%s was not written by this version of nex", filepath.Join(dir, recordName))
 	}
 	return &r, nil
 }
 
 // remove takes the record away, when nothing is left of what it tells.
 func (r record) remove(dir string) error {
-	err := os.Remove(filepath.Join(dir, RecordName))
+	err := os.Remove(filepath.Join(dir, recordName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

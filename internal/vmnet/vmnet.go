@@ -4,8 +4,7 @@
 // [New] opens the network of a node. A network is made by plugins of the Container
 // Network Interface (CNI) in a network namespace for each machine, and held in by
 // nftables on the host's side of it, where the guest has no say. What is made
-// outside a machine's directory is recorded in that directory first, so that
-// [Network.Sweep] can undo it for a node that was killed; nothing else on the host
+// is recorded first, so that [Sweep] can undo it for a node that was killed; nothing else on the host
 // is touched. All of that is Linux only.
 //
 // [UserNet] is the network that QEMU makes itself, without root, under the same

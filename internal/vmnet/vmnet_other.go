@@ -23,5 +23,4 @@ func (n *Network) Attach(context.Context, string, string) (*NIC, error) {
 }
 func (n *Network) Enable(context.Context, string) error         { return errors.ErrUnsupported }
 func (n *Network) Detach(context.Context, string, string) error { return errors.ErrUnsupported }
-func (n *Network) Sweep(context.Context, string) error          { return errors.ErrUnsupported }
 func (n *Network) Close() error                                 { return nil }

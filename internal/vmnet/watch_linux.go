@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -24,6 +26,9 @@ func listen() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "nftables"), nil
 }
 
+// again is when a repair that failed is tried once more.
+const again = time.Second
+
 // watch repairs the firewall when others took it away, as "nft flush ruleset" and a
 // restart of nftables.service do: guests would reach all that the host does. It
 // returns when changes is closed.
@@ -34,15 +39,18 @@ func (n *Network) watch(changes *os.File) {
 		switch {
 		case errors.Is(err, os.ErrClosed):
 			return
-		case err != nil && !errors.Is(err, unix.ENOBUFS): // that one: so many that some are lost
+		case err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, os.ErrDeadlineExceeded): // the first: so many that some are lost
 			n.cfg.Log.Error("The firewall of machines is not watched any more", "error", err)
 			return
 		case err == nil && !bytes.Contains(b[:k], name):
 			continue
 		}
+		var next time.Time // none
 		if err := n.repair(); err != nil {
-			n.cfg.Log.Error("The firewall of machines is not as it should be", "table", n.wall.table, "error", err)
+			n.cfg.Log.Error("The firewall of machines is not as it should be, which is tried again soon", "table", n.wall.table, "error", err)
+			next = time.Now().Add(again)
 		}
+		_ = changes.SetReadDeadline(next) // fails only when it is closed
 	}
 }
 
@@ -53,14 +61,14 @@ func (n *Network) repair() error {
 	if len(n.guests) == 0 {
 		return nil
 	}
-	whole, gates, err := n.wall.look()
+	found, err := n.wall.look()
 	if err != nil {
 		return err
 	}
-	n.wall.ready = whole
+	n.wall.ready = found.whole
 	var errs []error
 	for id, g := range n.guests {
-		if n.wall.ready && gates[g.chain] {
+		if found.whole && found.listed[g.veth] && found.gates[g.chain] == g.rules() {
 			continue
 		}
 		if _, err := netlink.LinkByName(g.veth); errors.As(err, &netlink.LinkNotFoundError{}) {
@@ -78,29 +86,49 @@ func (n *Network) repair() error {
 	return errors.Join(errs...)
 }
 
-// look returns whether the table of what all guests may reach is there, and the
-// chains of guests.
-func (f *firewall) look() (whole bool, gates map[string]bool, err error) {
+// found is what there is of a firewall.
+type found struct {
+	whole  bool            // the table of what all guests may reach has all its rules
+	listed map[string]bool // the interfaces that it takes for guests'
+	gates  map[string]int  // the rules of each guest's chain
+}
+
+// look returns what there is. Rules are counted and not read: who changes
+// single ones knows what he does.
+func (f *firewall) look() (found, error) {
 	conn, err := nftables.New()
 	if err != nil {
-		return false, nil, err
+		return found{}, err
 	}
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return false, nil, err
-	}
-	for _, t := range tables {
-		whole = whole || t.Name == f.table
-	}
-	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyNetdev)
-	if err != nil {
-		return false, nil, err
-	}
-	gates = map[string]bool{}
-	for _, c := range chains {
-		if c.Table.Name == f.table {
-			gates[c.Name] = true
+	l := found{listed: map[string]bool{}, gates: map[string]int{}}
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyNetdev} {
+		chains, err := conn.ListChainsOfTableFamily(family)
+		if err != nil {
+			return found{}, err
+		}
+		counts := map[string]int{}
+		for _, c := range chains {
+			if c.Table.Name != f.table {
+				continue
+			}
+			rules, err := conn.GetRules(c.Table, c)
+			if err != nil && !missing(err) { // it has gone since
+				return found{}, err
+			}
+			counts[c.Name] = len(rules)
+		}
+		if family == nftables.TableFamilyINet {
+			l.whole = maps.Equal(counts, f.rules)
+		} else {
+			l.gates = counts
 		}
 	}
-	return whole, gates, nil
+	members, err := conn.GetSetElements(guestSet(f.inet()))
+	if err != nil && !missing(err) {
+		return found{}, err
+	}
+	for _, m := range members {
+		l.listed[string(bytes.TrimRight(m.Key, "\x00"))] = true
+	}
+	return l, nil
 }

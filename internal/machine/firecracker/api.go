@@ -35,9 +35,12 @@ type api struct{ http *http.Client }
 // newAPI returns a client of the socket that dial connects to. [api.close] frees it.
 func newAPI(dial func(ctx context.Context) (net.Conn, error)) *api {
 	return &api{&http.Client{Transport: &http.Transport{
-		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-		DisableCompression: true,
-		MaxConnsPerHost:    2,
+		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DisableCompression:     true,
+		MaxConnsPerHost:        2,
+		MaxResponseHeaderBytes: maxAnswer,
+	}, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse // it is no answer of Firecracker's
 	}}}
 }
 

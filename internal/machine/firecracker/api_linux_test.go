@@ -1,13 +1,19 @@
 package firecracker
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"io"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"nex/internal/machine/firecracker/fcemu"
@@ -155,5 +161,126 @@ func TestAwaitEndsWithTheProcessAndWithTheContext(t *testing.T) {
 	cancel()
 	if err := a.await(ctx, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("a wait that was given up: %v", err)
+	}
+}
+
+// TestSocketOfOthersIsRefused: who has taken over a Firecracker may put other things
+// in its socket's place.
+func TestSocketOfOthersIsRefused(t *testing.T) {
+	root := t.TempDir()
+	b := &boot{root: root, uid: os.Getuid() + 1}
+	other := filepath.Join(t.TempDir(), "other.sock")
+	l, err := net.Listen("unix", other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	at := filepath.Join(root, apiSocket)
+	for what, put := range map[string]func() error{
+		"a symbolic link": func() error { return os.Symlink(other, at) },
+		"a file":          func() error { return os.WriteFile(at, nil, 0o600) },
+	} {
+		if err := put(); err != nil {
+			t.Fatal(err)
+		}
+		if conn, err := b.dial(t.Context()); err == nil {
+			t.Errorf("%s: connected, %v", what, conn.Close())
+		}
+		if err := os.Remove(at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own, err := net.Listen("unix", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	b.uid = os.Getuid()
+	conn, err := b.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close() // nothing was sent
+}
+
+// TestHostileAnswers: a redirect is not followed, and headers without end are not read.
+func TestHostileAnswers(t *testing.T) {
+	for what, answer := range map[string]string{
+		"a redirect":       "HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n",
+		"headers for ever": "HTTP/1.1 204 No Content\r\nX: " + strings.Repeat("x", 2*maxAnswer) + "\r\n\r\n",
+	} {
+		var asked atomic.Int32
+		a := newAPI(func(context.Context) (net.Conn, error) {
+			near, far := net.Pipe()
+			go func() {
+				defer far.Close()
+				for r := bufio.NewReader(far); ; {
+					req, err := http.ReadRequest(r)
+					if err != nil {
+						return
+					}
+					_, _ = io.Copy(io.Discard, req.Body)
+					asked.Add(1)
+					if _, err := io.WriteString(far, answer); err != nil {
+						return
+					}
+				}
+			}()
+			return near, nil
+		})
+		if err := a.put(t.Context(), "/actions", action{instanceStart}); err == nil {
+			t.Error(what, "was taken for an answer")
+		}
+		if n := asked.Load(); n != 1 {
+			t.Errorf("%s: asked %d times", what, n)
+		}
+		a.close()
+	}
+}
+
+// TestFilesThatTheJailsUserMayChange are no images.
+func TestFilesThatTheJailsUserMayChange(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	uid, gid := os.Getuid(), os.Getgid()
+	for _, c := range []struct {
+		mode     os.FileMode
+		uid, gid int
+		may      bool
+	}{
+		{0o444, uid, gid, true}, // its owner can change the mode
+		{0o644, uid + 1, gid + 1, false}, {0o664, uid + 1, gid + 1, false},
+		{0o664, uid + 1, gid, true}, {0o646, uid + 1, gid + 1, true},
+	} {
+		if err := os.Chmod(file, c.mode); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := mayWrite(info, c.uid, c.gid); got != c.may {
+			t.Errorf("mode %o, user %d:%d of %d:%d: %v", c.mode, c.uid, c.gid, uid, gid, got)
+		}
+	}
+}
+
+// TestMetricsAreBounded, as lines of the log are.
+func TestMetricsAreBounded(t *testing.T) {
+	var b bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	metrics := relayMetrics(log)
+	for range 1000 {
+		metrics(`{"x":1}`)
+	}
+	if n := strings.Count(b.String(), "\n"); n != metricsBurst {
+		t.Errorf("%d of 1000 are in the log", n)
+	}
+	b.Reset()
+	relayLog(log)(strings.Repeat("x", maxLine-1))
+	if b.Len() > 2*maxText {
+		t.Errorf("a line of %d bytes in the log", b.Len())
 	}
 }

@@ -11,13 +11,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // recordFile is the name of a machine's record of what it has outside of its
-// directory.
+// directory, in the directory of its records.
 const recordFile = "jail.json"
 
 // record is what a machine may have outside of its directory. It is written before
@@ -29,9 +30,10 @@ type record struct {
 	// A process with a user of its own outlives a node that is killed.
 	PID   int    `json:"pid,omitempty"`
 	Start string `json:"start,omitempty"` // of the process, as /proc/PID/stat has it
+	Boot  string `json:"boot,omitempty"`  // of the host, which counts both anew each time
 }
 
-// write replaces the record in a machine's directory.
+// write replaces the record in the directory for those of a machine.
 func (r record) write(dir string) error {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -45,7 +47,7 @@ func (r record) write(dir string) error {
 }
 
 // Sweep ends and removes what a machine of a node that was killed has outside of its
-// directory dir, as far as its record says. Without a record there is nothing to do.
+// directory, as far as its record in dir says, and the record. Without one there is nothing to do.
 func Sweep(ctx context.Context, dir string) error {
 	data, err := os.ReadFile(filepath.Join(dir, recordFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -61,7 +63,7 @@ func Sweep(ctx context.Context, dir string) error {
 	if err := r.kill(ctx); err != nil {
 		return err
 	}
-	return r.remove(ctx)
+	return r.remove(ctx, dir)
 }
 
 const (
@@ -89,7 +91,7 @@ func until(ctx context.Context, done func() bool) error {
 
 // kill kills the process, if it is still the one that was recorded.
 func (r record) kill(ctx context.Context) error {
-	if r.PID == 0 {
+	if r.PID == 0 || r.Boot != bootID() {
 		return nil
 	}
 	fd, err := unix.PidfdOpen(r.PID, 0) // from here on the number is that of one process
@@ -107,6 +109,15 @@ func (r record) kill(ctx context.Context) error {
 	return nil
 }
 
+// bootID tells one start of the host from others.
+func bootID() string {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
 // startOf tells when a process started, "" for one that does not run: see
 // proc_pid_stat(5).
 func startOf(pid int) string {
@@ -121,28 +132,34 @@ func startOf(pid int) string {
 	return f[19]
 }
 
-// remove removes what was recorded, once no process uses it.
-func (r record) remove(ctx context.Context) error {
+// remove removes what was recorded, once no process uses it, and the record in dir.
+func (r record) remove(ctx context.Context, dir string) error {
 	var errs []error
 	for _, at := range r.Mounts {
 		if err := unix.Unmount(at, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, fmt.Errorf("unmount %s: %w", at, err))
 		}
 	}
-	for _, dir := range r.Groups {
-		err := until(ctx, func() bool { e := os.Remove(dir); return e == nil || !errors.Is(e, unix.EBUSY) })
-		if _, still := os.Lstat(dir); err == nil && still == nil {
+	for _, group := range r.Groups {
+		err := until(ctx, func() bool { e := os.Remove(group); return e == nil || !errors.Is(e, unix.EBUSY) })
+		if _, still := os.Lstat(group); err == nil && still == nil {
 			err = errors.New("it is still there")
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
+			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", group, err))
 		}
-		_ = os.Remove(filepath.Dir(dir)) // unless it is for other machines
+		_ = os.Remove(filepath.Dir(group)) // unless it is for other machines
 	}
 	if len(errs) == 0 && r.Root != "" { // nothing of others is mounted there now
 		errs = append(errs, os.RemoveAll(r.Root))
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, recordFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // The users of machines in jails: numbers that systems give to nobody, nor to
@@ -159,13 +176,22 @@ func userOf(id string) int {
 	return firstUser + int(h.Sum32()%users)
 }
 
+// mayWrite reports whether a user may change a file, or give himself the right to.
+func mayWrite(info fs.FileInfo, uid, gid int) bool {
+	st := info.Sys().(*syscall.Stat_t)
+	return int(st.Uid) == uid || int(st.Gid) == gid && info.Mode()&0o020 != 0 || info.Mode()&0o002 != 0
+}
+
 // bring makes a file of the host appear as name in a jail: by a hard link, or else, across
 // file systems, by a mount that is recorded first. mode is what everybody must be
-// allowed to do with it.
-func (r *record) bring(dir, root, name, file string, mode fs.FileMode) error {
+// allowed to do with it; the user of the jail, uid and gid, must not be able to change such a file.
+func (r *record) bring(dir, root, name, file string, mode fs.FileMode, uid, gid int) error {
 	info, err := os.Stat(file)
 	if err != nil {
 		return err
+	}
+	if mode != 0 && mayWrite(info, uid, gid) {
+		return fmt.Errorf("%s could be changed by user %d, who Firecracker is in the jail, for all machines: chown root %s, and chmod go-w", file, uid, file)
 	}
 	if info.Mode().Perm()&mode != mode {
 		return fmt.Errorf("%s is %v, but Firecracker has a user of its own in the jail: chmod o+r %s", file, info.Mode(), file)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -227,7 +228,7 @@ func TestSweepAfterTheNodeWasKilled(t *testing.T) {
 		t.Fatal("there is nothing to sweep")
 	}
 
-	dir := filepath.Join(l.Dir, "m")
+	dir := filepath.Join(l.Records, "m")
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), nextest.Patience)
 		defer cancel()
@@ -241,7 +242,7 @@ func TestSweepAfterTheNodeWasKilled(t *testing.T) {
 	if left := mountsIn(t, l.Jail.ChrootBase); len(left) > 0 {
 		t.Errorf("still mounted: %v", left)
 	}
-	if err := os.RemoveAll(dir); err != nil { // as the node does
+	if err := errors.Join(os.Remove(dir), os.RemoveAll(filepath.Join(l.Dir, "m"))); err != nil { // as the node does
 		t.Error(err)
 	}
 }
@@ -254,11 +255,16 @@ func TestSweepKillsNobodyElse(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = other.Process.Kill(); _ = other.Wait() })
 	dir := t.TempDir()
-	if err := (record{PID: other.Process.Pid, Start: "1"}).write(dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := Sweep(t.Context(), dir); err != nil {
-		t.Fatal(err)
+	for _, r := range []record{
+		{PID: other.Process.Pid, Start: "1", Boot: bootID()},
+		{PID: other.Process.Pid, Start: startOf(other.Process.Pid), Boot: "an earlier one"},
+	} {
+		if err := r.write(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := Sweep(t.Context(), dir); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if startOf(other.Process.Pid) == "" {
 		t.Error("it was killed")

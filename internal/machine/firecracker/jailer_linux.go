@@ -42,14 +42,14 @@ func (b *boot) makeJail() error {
 	if len(j.Cgroup) > 0 {
 		b.rec.Groups = jailerGroups(b.ID)
 	}
-	if err := b.rec.write(b.Dir); err != nil {
+	if err := b.rec.write(b.Records); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(b.root, 0o700); err != nil {
 		return err
 	}
 	for name, file := range map[string]string{kernelFile: b.l.Kernel, initramfsFile: b.l.Initramfs, rootfsFile: b.l.RootFS} {
-		if err := b.rec.bring(b.Dir, b.root, name, file, 0o004); err != nil {
+		if err := b.rec.bring(b.Records, b.root, name, file, 0o004, b.uid, b.gid); err != nil {
 			return err
 		}
 	}
@@ -57,7 +57,7 @@ func (b *boot) makeJail() error {
 		return fmt.Errorf("%w; where the node has few users, as in a container, set jailer.uid and jailer.gid", err)
 	}
 	b.disk = diskFile
-	return b.rec.bring(b.Dir, b.root, diskFile, b.Disk, 0)
+	return b.rec.bring(b.Records, b.root, diskFile, b.Disk, 0, b.uid, b.gid)
 }
 
 // base is the directory that the jailer is told to work in.
@@ -78,6 +78,7 @@ func (b *boot) jailed() []string {
 	args := []string{
 		j.Jailer, "--id", b.ID, "--exec-file", b.l.Firecracker,
 		"--uid", strconv.Itoa(b.uid), "--gid", strconv.Itoa(b.gid), "--chroot-base-dir", j.base(b.Dir),
+		"--resource-limit", "fsize=" + strconv.FormatInt(int64(b.l.DiskMiB)<<20, 10), // no file but the disk, and that no larger
 	}
 	if b.NIC != nil && b.NIC.NetNS != "" {
 		args = append(args, "--netns", b.NIC.NetNS)

@@ -7,8 +7,11 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nex/internal/guest"
 	"nex/internal/machine"
@@ -78,9 +81,7 @@ func (l *Launcher) Launch(ctx context.Context, id string) (machine.Machine, erro
 	b := &boot{Draft: draft, l: l, root: draft.Dir, disk: draft.Disk, uid: os.Getuid(), gid: os.Getgid()}
 	m, err := b.start()
 	if err != nil {
-		if left := b.end(); left != nil { // by its directory it is found when the node starts again
-			return nil, errors.Join(err, left)
-		}
+		err = errors.Join(err, b.end()) // what is left is found by its record when the node starts again
 		draft.Abandon()
 		return nil, err
 	}
@@ -102,18 +103,16 @@ func (b *boot) start() (*microvm.Machine, error) {
 		return nil, err
 	}
 	b.api = newAPI(b.dial)
-	m, err := b.Start(microvm.VMM{Cmd: b.command(), OverheadMiB: overheadMiB, End: b.end})
-	if err != nil {
-		return nil, err
-	}
+	return b.Start(microvm.VMM{Cmd: b.command(), OverheadMiB: overheadMiB, Placed: b.placed, End: b.end})
+}
+
+// placed records a process that outlives a node that is killed.
+func (b *boot) placed(pid int) error {
 	if b.l.Jail == nil {
-		return m, nil // it ends with the node
+		return nil // it ends with the node
 	}
-	b.rec.PID, b.rec.Start = m.PID(), startOf(m.PID())
-	if err := b.rec.write(b.Dir); err != nil {
-		b.Log.Warn("Firecracker may outlive a node that is killed", "error", err)
-	}
-	return m, nil
+	b.rec.PID, b.rec.Start, b.rec.Boot = pid, startOf(pid), bootID()
+	return b.rec.write(b.Records)
 }
 
 func (b *boot) prepare() (err error) {
@@ -155,8 +154,11 @@ func (b *boot) end() error {
 	for _, p := range b.pipes {
 		p.close()
 	}
+	if err := b.rec.remove(ctx, b.Records); err != nil {
+		return err // and its user stays its own
+	}
 	b.l.leave(b.user)
-	return b.rec.remove(ctx)
+	return nil
 }
 
 // command is that of Firecracker, in the network namespace of its machine.
@@ -174,15 +176,23 @@ func (b *boot) command() *exec.Cmd {
 	return cmd
 }
 
-// dial connects to the API.
+// dial connects to the API, at the socket that Firecracker made and at no other that
+// it may have put there instead.
 func (b *boot) dial(ctx context.Context) (net.Conn, error) {
-	dir, err := os.Open(b.root)
+	fd, err := unix.Open(filepath.Join(b.root, apiSocket), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
+		return nil, os.NewSyscallError("open "+apiSocket, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, err
 	}
-	defer dir.Close()
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != b.uid && st.Uid != 0 {
+		return nil, fmt.Errorf("%s is no socket of Firecracker's", apiSocket)
+	}
 	var d net.Dialer
-	return d.DialContext(ctx, "unix", inDir(dir, apiSocket))
+	return d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(fd))
 }
 
 // run tells Firecracker what the machine is, has it started, and waits for its agent.

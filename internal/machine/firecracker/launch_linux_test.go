@@ -46,15 +46,19 @@ func programs(t *testing.T) fcemu.Programs {
 	return p
 }
 
+// recordsOf is where machines with their directories in dir have their records.
+func recordsOf(dir string) string { return dir + "-records" }
+
 // newLauncher returns a launcher of machines with a real image.
 func newLauncher(t *testing.T) *Launcher {
 	t.Helper()
 	p := programs(t)
 	image := nextest.GuestImage(t, nextest.StaticAgent(t))
+	dir := t.TempDir()
 	l := &Launcher{
 		Config: &microvm.Config{
 			Kernel: filepath.Join(image, "vmlinux"), Initramfs: filepath.Join(image, "initramfs"), RootFS: filepath.Join(image, "rootfs.ext4"),
-			CPUs: 1, MemoryMiB: 192, DiskMiB: 64, Dir: t.TempDir(), Templates: t.TempDir(),
+			CPUs: 1, MemoryMiB: 192, DiskMiB: 64, Dir: dir, Records: recordsOf(dir), Templates: t.TempDir(),
 			Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 		},
 		Firecracker: p.Firecracker, Boot: bootTime,
@@ -70,6 +74,9 @@ func newLauncher(t *testing.T) *Launcher {
 	t.Cleanup(func() {
 		if left, err := os.ReadDir(l.Dir); err != nil || len(left) > 0 {
 			t.Errorf("machines left behind: %v, %v", left, err)
+		}
+		if left, err := os.ReadDir(l.Records); err == nil && len(left) > 0 {
+			t.Errorf("records left behind: %v", left)
 		}
 		if len(l.users) > 0 {
 			t.Errorf("users left behind: %v", l.users)
@@ -207,7 +214,7 @@ func TestTwoMachinesAtOnce(t *testing.T) {
 
 func recordOf(t *testing.T, l *Launcher, id string) (r record) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(l.Dir, id, recordFile))
+	data, err := os.ReadFile(filepath.Join(l.Records, id, recordFile))
 	if err == nil {
 		err = json.Unmarshal(data, &r)
 	}
@@ -271,16 +278,17 @@ func TestLaunchers(t *testing.T) {
 			Boot: bootTime, Boots: 3, Kernel: true,
 			New: func(t *testing.T, dir string) machine.Launcher {
 				own := newLauncher(t)
-				own.Dir, own.Jail, own.Groups = dir, l.Jail, groups
+				own.Dir, own.Records, own.Jail, own.Groups = dir, recordsOf(dir), l.Jail, groups
 				return own
 			},
 			Sweep: func(t *testing.T, dir string) {
-				left, err := os.ReadDir(dir)
+				left, err := os.ReadDir(recordsOf(dir))
 				if err != nil {
 					t.Fatal(err)
 				}
 				for _, d := range left {
-					if err := errors.Join(groups.Sweep(t.Context(), d.Name()), Sweep(t.Context(), filepath.Join(dir, d.Name()))); err != nil {
+					records := filepath.Join(recordsOf(dir), d.Name())
+					if err := errors.Join(groups.Sweep(t.Context(), d.Name()), Sweep(t.Context(), records), os.Remove(records)); err != nil {
 						t.Error(err)
 					}
 				}

@@ -22,8 +22,12 @@ const (
 	// logRate is how many lines a second of a Firecracker's log come into the
 	// node's in the long run, and logBurst how many at once: guests can cause them.
 	logRate, logBurst = 5, 100
-	// maxLine bounds a line of its log or its metrics, in bytes.
-	maxLine = 256 << 10
+	// metricsRate is how often a second metrics come in the long run, and metricsBurst
+	// how often at once. Firecracker itself sends them every minute.
+	metricsRate, metricsBurst = 0.1, 5
+	// maxLine bounds a line of its log or its metrics, in bytes, and maxText what is
+	// passed on of one of its log.
+	maxLine, maxText = 64 << 10, 1 << 10
 )
 
 // pipe is a named pipe that Firecracker writes to. What nobody reads in time
@@ -107,15 +111,16 @@ func relayLog(log *slog.Logger) func(string) {
 		if strings.Contains(line, ":ERROR") || strings.Contains(line, ":WARN") {
 			level = slog.LevelWarn
 		}
-		log.Log(context.Background(), level, "Firecracker says", "text", line)
+		log.Log(context.Background(), level, "Firecracker says", "text", line[:min(len(line), maxText)])
 	}
 }
 
 // relayMetrics passes Firecracker's metrics on, which come every minute and when they are
 // flushed.
 func relayMetrics(log *slog.Logger) func(string) {
+	limit := rate.NewLimiter(metricsRate, metricsBurst)
 	return func(line string) {
-		if json.Valid([]byte(line)) {
+		if limit.Allow() && json.Valid([]byte(line)) {
 			log.Debug("Firecracker's metrics", "metrics", json.RawMessage(line))
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+
+	"nex/internal/direct"
 )
 
 // inDir names a file in an open directory in few bytes: a socket's path may have 107.
@@ -72,7 +74,7 @@ func (p *port) accept(ctx context.Context, gone <-chan struct{}) (net.Conn, erro
 	p.close()
 	switch {
 	case err == nil && why == nil:
-		return conn, nil
+		return direct.Wrap(conn), nil
 	case err == nil:
 		return nil, errors.Join(why, conn.Close())
 	case why != nil:

@@ -32,6 +32,7 @@ const diskName = "disk.ext4"
 // Draft is a machine whose VMM has not been started. It belongs to one goroutine.
 type Draft struct {
 	ID, Dir string
+	Records string // the directory for what is recorded of the machine
 	Disk    string // the machine's own, /dev/vdb of the guest
 	NIC     *NIC   // nil for none
 	Log     *slog.Logger
@@ -46,7 +47,7 @@ type Draft struct {
 // error leaves nothing behind.
 func (c *Config) Begin(ctx context.Context, id string) (*Draft, error) {
 	d := &Draft{ID: id, Dir: filepath.Join(c.Dir, id), Log: c.Log.With("machine", id), cfg: c}
-	d.Disk = filepath.Join(d.Dir, diskName)
+	d.Disk, d.Records = filepath.Join(d.Dir, diskName), filepath.Join(c.Records, id)
 	if err := d.begin(ctx); err != nil {
 		d.Abandon()
 		return nil, err
@@ -58,18 +59,15 @@ func (d *Draft) begin(ctx context.Context) error {
 	if err := os.Mkdir(d.Dir, 0o700); err != nil {
 		return fmt.Errorf("make machine directory: %w", err)
 	}
-	stays := false
-	d.undo.Push(func() {
-		if !stays { // else it is found by its directory when the node starts again
-			_ = os.RemoveAll(d.Dir) // the launch's own error is the one to report
-		}
-	})
+	d.undo.Push(func() { _ = os.RemoveAll(d.Dir) }) // the launch's own error is the one to report
+	if err := os.MkdirAll(d.Records, 0o700); err != nil {
+		return fmt.Errorf("make directory for records of the machine: %w", err)
+	}
 	if err := d.cfg.makeDisk(ctx, d.Disk); err != nil {
 		return fmt.Errorf("make machine's disk: %w", err)
 	}
 	d.undo.Push(func() {
-		if err := d.end(); err != nil {
-			stays = true
+		if err := d.end(nil); err != nil {
 			d.Log.Error("What is left of a machine that did not start cannot be ended now: it is tried again when the node starts", "error", err)
 		}
 	})
@@ -81,7 +79,7 @@ func (d *Draft) begin(ctx context.Context) error {
 		d.group = group
 	}
 	if d.cfg.Network != nil {
-		nic, err := d.cfg.Network.Attach(ctx, d.ID, d.Dir)
+		nic, err := d.cfg.Network.Attach(ctx, d.ID, d.Records)
 		if err != nil {
 			return fmt.Errorf("attach machine to its network: %w", err)
 		}
@@ -90,8 +88,9 @@ func (d *Draft) begin(ctx context.Context) error {
 	return nil
 }
 
-// end ends and removes what the machine has outside of its directory.
-func (d *Draft) end() error {
+// end ends and removes what the machine has outside of its directory: first all
+// processes, then what they used, of which the driver's own is more.
+func (d *Draft) end(more func() error) error {
 	var errs []error
 	if d.group != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), endOfGroup)
@@ -99,13 +98,21 @@ func (d *Draft) end() error {
 		if err := d.group.Kill(ctx); err != nil {
 			return err // it may still use its network
 		}
+	}
+	if more != nil {
+		errs = append(errs, more())
+	}
+	if d.group != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), endOfGroup)
+		defer cancel()
 		errs = append(errs, d.group.Remove(ctx))
 	}
 	if d.NIC != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), endOfNetwork)
 		defer cancel()
-		errs = append(errs, d.cfg.Network.Detach(ctx, d.ID, d.Dir))
+		errs = append(errs, d.cfg.Network.Detach(ctx, d.ID, d.Records))
 	}
+	_ = os.Remove(d.Records) // unless something is recorded there still
 	return errors.Join(errs...)
 }
 
@@ -121,7 +128,11 @@ type VMM struct {
 	// Admit lets the guest reach its network, where that is the driver's own. May be
 	// nil.
 	Admit func() error
-	// End is done after the VMM has ended, before the rest is removed. May be nil.
+	// Placed is told the VMM's process when it has started and before it has done
+	// anything; on the goroutine that calls End. Its error is the start's. May be nil.
+	Placed func(pid int) error
+	// End is done when all processes of the VMM have ended, before the rest is
+	// removed. May be nil.
 	End func() error
 }
 
@@ -139,18 +150,17 @@ func (d *Draft) Start(v VMM) (*Machine, error) {
 	child, err := machine.StartChild(machine.ChildConfig{
 		ID: d.ID, Cmd: v.Cmd, Dir: d.Dir, Log: d.Log, Prepare: v.Prepare, Relay: output.relay,
 		Place: func(pid int) error {
+			if v.Placed != nil {
+				if err := v.Placed(pid); err != nil {
+					return err
+				}
+			}
 			if d.group == nil {
 				return nil
 			}
 			return d.group.AddLimited(pid)
 		},
-		End: func() error {
-			var own error
-			if v.End != nil {
-				own = v.End()
-			}
-			return errors.Join(own, d.end())
-		},
+		End: func() error { return d.end(v.End) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start VMM: %w", err)

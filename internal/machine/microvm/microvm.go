@@ -32,23 +32,24 @@ type Config struct {
 	DiskMiB   int // size of each machine's own disk, which takes what is written to it
 
 	Dir       string       // where the directories of machines are
+	Records   string       // where it is recorded what machines have elsewhere, out of their reach
 	Templates string       // where empty disks are kept, one of each size, to be copied
 	Groups    *cgroup.Root // nil for none
 	Network   Network      // nil for none
 	Log       *slog.Logger
 }
 
-// Network connects machines. Whatever it makes outside of a machine's directory it
-// records there first, so that it is found after a crash.
+// Network connects machines. Whatever it makes it records first, in the directory
+// that is given for that, so that it is found after a crash.
 type Network interface {
-	// Attach makes the network of a machine with the given id and directory, and
-	// keeps it cut. An error leaves nothing behind.
-	Attach(ctx context.Context, id, dir string) (*NIC, error)
+	// Attach makes the network of a machine with the given id, whose records are in a
+	// directory, and keeps it cut. An error leaves nothing behind.
+	Attach(ctx context.Context, id, records string) (*NIC, error)
 	// Enable lets a machine reach what its node allows.
 	Enable(id string) error
 	// Detach removes what Attach made, after the machine has ended. It is no error if
 	// there is nothing.
-	Detach(ctx context.Context, id, dir string) error
+	Detach(ctx context.Context, id, records string) error
 }
 
 // NIC is the network card of a machine.

@@ -134,7 +134,7 @@ func (n *network) Detach(_ context.Context, id, _ string) error {
 func TestWhatIsAskedOfAMachine(t *testing.T) {
 	n := &network{}
 	dir := t.TempDir()
-	c := &Config{MemoryMiB: 128, DiskMiB: 32, Dir: dir, Templates: filepath.Join(dir, "disks"), Network: n, Log: slog.New(slog.DiscardHandler)}
+	c := &Config{MemoryMiB: 128, DiskMiB: 32, Dir: dir, Records: filepath.Join(dir, "records"), Templates: filepath.Join(dir, "disks"), Network: n, Log: slog.New(slog.DiscardHandler)}
 	d, err := c.Begin(t.Context(), "m")
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func launcher(t testing.TB, dir string, groups *cgroup.Root, agent string) *qemu
 	l := &qemu.Launcher{
 		Config: &microvm.Config{
 			Kernel: filepath.Join(image, "vmlinux"), Initramfs: filepath.Join(image, "initramfs"), RootFS: filepath.Join(image, "rootfs.ext4"),
-			CPUs: 1, MemoryMiB: 256, DiskMiB: 256, Dir: dir, Templates: t.TempDir(), Groups: groups,
+			CPUs: 1, MemoryMiB: 256, DiskMiB: 256, Dir: dir, Records: dir + "-records", Templates: t.TempDir(), Groups: groups,
 			Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		},
 		Program: nextest.Program(t, "qemu-system-x86_64"),
