@@ -18,6 +18,7 @@ import (
 	"nex/internal/machine"
 	"nex/internal/nextest/leaks"
 	"nex/internal/vmnet/forward"
+	"nex/internal/vmnet/tap"
 )
 
 // Main runs a package's tests and fails if they leave anything: see package
@@ -29,6 +30,9 @@ func Main(m *testing.M) {
 	}
 	if filepath.Base(os.Args[0]) == machine.AgentName() {
 		os.Exit(RunAgent())
+	}
+	if tap.Called(os.Args[0], os.Getenv("CNI_COMMAND")) {
+		os.Exit(tap.Run(os.Stdout))
 	}
 	if address, ok := forward.Called(os.Args); ok {
 		if err := forward.Run(os.Stdin, os.Stdout, address); err != nil {

@@ -87,3 +87,10 @@ func (p *programs) program(t testing.TB, name, cgo string, args ...string) strin
 	p.path[name] = path
 	return path
 }
+
+// LiarInit returns a static program that is an agent which lies, for a microVM. The
+// package's TestMain must be [Main].
+func LiarInit(t testing.TB) string {
+	t.Helper()
+	return built.program(t, "liar", "CGO_ENABLED=0", "./internal/nextest/testdata/liar")
+}

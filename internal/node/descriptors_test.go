@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"nex"
+	"nex/internal/nextest"
 )
 
 // TestNoFileDescriptors: a node that may open no more files refuses what it has
@@ -15,7 +16,7 @@ import (
 func TestNoFileDescriptors(t *testing.T) {
 	r := newRig(t, settings(t))
 	r.end()
-	startCommand(t, r.nc.ConnectedUrl(), r.dir, exec.Command("/bin/sh", "-c", "ulimit -n 150; exec '"+os.Args[0]+"'"))
+	startCommand(t, nodeSpec{URL: r.nc.ConnectedUrl(), Dir: r.dir, Agent: nextest.AgentPath(t)}, exec.Command("/bin/sh", "-c", "ulimit -n 150; exec '"+os.Args[0]+"'"))
 	r.mustDeployJS(t, "echo", "fds.echo", echo)
 	ids := map[string]string{}
 	var refused error

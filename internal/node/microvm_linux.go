@@ -59,7 +59,7 @@ func microVMs(cfg Config, state *state, groups *cgroup.Root) (c *microvm.Config,
 		Dir: state.machines(), Records: state.records(), Templates: state.disks(), Groups: groups, Log: cfg.Log,
 	}
 	c.Kernel, c.Initramfs, c.RootFS = s.Image(state.dir)
-	for _, path := range []*string{&c.Kernel, &c.Initramfs, &c.RootFS, &c.Dir, &c.Templates} {
+	for _, path := range []*string{&c.Kernel, &c.Initramfs, &c.RootFS, &c.Dir, &c.Records, &c.Templates} {
 		if *path, err = filepath.Abs(*path); err != nil { // VMMs work in directories of their own
 			return nil, err
 		}
@@ -86,6 +86,9 @@ func newQEMU(ctx context.Context, cfg Config, state *state, base *microvm.Config
 	}
 	made := &sandbox{
 		launcher: l, kind: nex.SandboxQEMU, vmm: fmt.Sprintf("QEMU %s (%s)", version, l.Accel), limits: cgroup.Guest, hello: usualHello,
+	}
+	if l.Network != nil {
+		made.network = l.Network
 	}
 	attributes := []any{"vmm", made.vmm, "network", network, "kernel", base.Kernel, "rootfs", base.RootFS}
 	if l.Accel == qemu.TCG {
@@ -128,11 +131,16 @@ func newFirecracker(ctx context.Context, cfg Config, state *state, base *microvm
 	} else if base.Network, err = newTaps(ctx, cfg, state); err != nil {
 		return nil, err
 	}
+	made := &sandbox{launcher: l, kind: nex.SandboxFirecracker, vmm: "Firecracker " + version, limits: cgroup.Guest, hello: usualHello}
+	if base.Network != nil {
+		made.network = base.Network
+	}
 	if err := l.Probe(ctx); err != nil {
+		made.close()
 		return nil, err
 	}
 	cfg.Log.Info("Workloads run in microVMs", attributes...)
-	return &sandbox{launcher: l, kind: nex.SandboxFirecracker, vmm: "Firecracker " + version, limits: cgroup.Guest, hello: usualHello}, nil
+	return made, nil
 }
 
 // rateLimiter is what the configuration says, nil for no bounds.

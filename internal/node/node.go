@@ -135,6 +135,7 @@ func serve(ctx context.Context, cfg Config, state *state, groups *cgroup.Root) (
 	if err != nil {
 		return err
 	}
+	defer box.close()
 	cfg.Settings.Sandbox = box.kind
 	nc, connected, err := connect(local, id.id)
 	if err != nil {

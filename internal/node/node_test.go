@@ -25,15 +25,19 @@ import (
 
 	"nex"
 	"nex/internal/config"
+	"nex/internal/machine/firecracker/fcemu"
 	"nex/internal/nextest"
 	"nex/internal/node"
 )
 
 func TestMain(m *testing.M) {
+	if code, was := fcemu.Shim(os.Args); was {
+		os.Exit(code)
+	}
 	if os.Getenv(serviceVariable) != "" {
 		os.Exit(beService())
 	}
-	if os.Getenv(nodeVariable) != "" {
+	if os.Getenv(nodeVariable) != "" && os.Getenv("CNI_COMMAND") == "" { // what a node starts has its variables
 		os.Exit(beNode())
 	}
 	nextest.Main(m)

@@ -24,15 +24,48 @@ import (
 // nodeVariable makes this test binary a node that is there to be killed.
 const nodeVariable = "NODE_TEST_NODE"
 
+// nodeSpec is what such a node is told.
+type nodeSpec struct {
+	URL, Dir, Agent string
+	MicroVMs        *microVMs // nil for none
+}
+
+// microVMs are machines of a node that are microVMs.
+type microVMs struct {
+	Kind     nex.Sandbox
+	Network  string // of QEMU
+	Image    string // directory
+	Programs string // directory of Firecracker
+	Plugins  string // directory of CNI's
+	NATS     string // as services reach it
+	Pool     int
+}
+
+func (m microVMs) settings() config.Config {
+	s := config.Default()
+	s.Sandbox, s.QEMU, s.PoolSize, s.ResourceDir = m.Kind, config.QEMU{Accel: "tcg", Network: m.Network}, m.Pool, m.Image
+	s.Egress, s.HandshakeTimeout = []string{m.NATS}, 2*time.Minute
+	if m.Programs != "" {
+		s.BinPath = []string{m.Programs}
+	}
+	if m.Plugins != "" {
+		s.CNI.BinPath = []string{m.Plugins}
+	}
+	return s
+}
+
 // beNode runs a node until it is killed, or asked to end.
 func beNode() int {
-	var told struct{ URL, Dir, Agent string }
+	var told nodeSpec
 	if err := json.Unmarshal([]byte(os.Getenv(nodeVariable)), &told); err != nil {
 		fmt.Println(err)
 		return 1
 	}
 	s := config.Default()
 	s.Sandbox, s.AgentPath, s.HandshakeTimeout = nex.SandboxNone, told.Agent, nextest.Patience
+	if told.MicroVMs != nil {
+		s = told.MicroVMs.settings()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	err := node.Run(ctx, node.Config{
@@ -50,7 +83,7 @@ func beNode() int {
 func startNode(t *testing.T, url, dir string) (kill func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	startCommand(t, url, dir, cmd)
+	startCommand(t, nodeSpec{URL: url, Dir: dir, Agent: nextest.AgentPath(t)}, cmd)
 	return func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -59,13 +92,13 @@ func startNode(t *testing.T, url, dir string) (kill func()) {
 
 // startCommand is [startNode] for a command that runs this test binary. It is
 // asked to end when the test does, if it is not killed before.
-func startCommand(t *testing.T, url, dir string, cmd *exec.Cmd) {
+func startCommand(t *testing.T, what nodeSpec, cmd *exec.Cmd) {
 	t.Helper()
-	told, err := json.Marshal(map[string]string{"URL": url, "Dir": dir, "Agent": nextest.AgentPath(t)})
+	text, err := json.Marshal(what)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Env = append(os.Environ(), nodeVariable+"="+string(told))
+	cmd.Env = append(os.Environ(), nodeVariable+"="+string(text))
 	cmd.Stderr = t.Output()
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -23,6 +24,14 @@ type sandbox struct {
 	limits   cgroup.Kind   // by what services are limited
 	missing  []string      // what this host does not have of the sandbox
 	hello    time.Duration // how long an agent may take
+	network  io.Closer     // what watches over the networks of machines, nil for nothing
+}
+
+// close ends what there is besides machines, after the last of them.
+func (s *sandbox) close() {
+	if s.network != nil {
+		_ = s.network.Close() // nothing is lost
+	}
 }
 
 // newSandbox makes the configured sandbox.

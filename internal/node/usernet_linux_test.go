@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nex"
-	"nex/internal/config"
 	"nex/internal/nextest"
 )
 
@@ -77,10 +76,7 @@ func TestUserNetwork(t *testing.T) {
 func serveOverUserNetwork(t *testing.T, image, service string) {
 	srv := nextest.Server(t)
 	port := strconv.Itoa(srv.Addr().(*net.TCPAddr).Port)
-	s := config.Default()
-	s.Sandbox, s.QEMU, s.PoolSize, s.ResourceDir = nex.SandboxQEMU, config.QEMU{Accel: "tcg", Network: "user"}, 0, image
-	s.Egress = []string{"192.168.127.1:" + port}
-	r := newRigOn(t, srv, s)
+	r := newRigOn(t, srv, microVMs{Kind: nex.SandboxQEMU, Network: "user", Image: image, NATS: "192.168.127.1:" + port}.settings())
 	logs := make(chan *nats.Msg, 100)
 	sub := must(r.nc.ChanSubscribe("$NEX.logs.>", logs))(t)
 	t.Cleanup(func() { _ = sub.Unsubscribe() })

@@ -4,13 +4,12 @@
 // connection.
 //
 // A [Launcher] is safe for concurrent use. The package makes no images and no
-// networks; what its machines have outside of their directories it records there first
+// networks; what its machines have outside of their directories it records first
 // (jail.json), and [Sweep] removes it after the node was killed. Snapshots are not
 // taken.
 package firecracker
 
 import (
-	"sync"
 	"time"
 
 	"nex/internal/machine/microvm"
@@ -28,8 +27,7 @@ type Launcher struct {
 	// Boot bounds how long a guest's agent may take to connect, from the start of its kernel.
 	Boot time.Duration
 
-	mu    sync.Mutex
-	users map[int]bool // of machines that there are now
+	users microvm.Users
 }
 
 // Jail says how Firecracker's jailer confines a machine. It takes root.

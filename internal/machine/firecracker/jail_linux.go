@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -160,20 +159,6 @@ func (r record) remove(ctx context.Context, dir string) error {
 		return err
 	}
 	return nil
-}
-
-// The users of machines in jails: numbers that systems give to nobody, nor to
-// anybody's containers, and that are not those of the OS sandbox.
-const (
-	firstUser = 2_000_000_000
-	users     = 1 << 26
-)
-
-// userOf is the number of a machine's user and group.
-func userOf(id string) int {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(id)) // never fails
-	return firstUser + int(h.Sum32()%users)
 }
 
 // mayWrite reports whether a user may change a file, or give himself the right to.

@@ -63,7 +63,7 @@ func TestJailHasLinksToTheImageAndAUserOfItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	root := filepath.Join(l.Dir, "m", jailOf(t, l, "m"), "root")
-	user := uint32(userOf("m"))
+	user := uint32(microvm.UserOf("m"))
 	for name, file := range map[string]string{kernelFile: l.Kernel, initramfsFile: l.Initramfs, rootfsFile: l.RootFS} {
 		s := statOf(t, filepath.Join(root, name))
 		if s.Ino != statOf(t, file).Ino || s.Uid == user {

@@ -32,7 +32,7 @@ func (b *boot) makeJail() error {
 	if !strings.Contains(name, "firecracker") {
 		return fmt.Errorf("the jailer runs no program but firecracker, and %s is called otherwise", program)
 	}
-	b.user = b.l.enter(b.ID)
+	b.user = b.l.users.Take(b.ID)
 	b.uid, b.gid = cmp.Or(j.UID, b.user), cmp.Or(j.GID, b.user)
 	jail := filepath.Join(j.base(b.Dir), name, b.ID)
 	b.root = filepath.Join(jail, "root")
@@ -106,26 +106,4 @@ func jailerGroups(id string) []string {
 		}
 	}
 	return dirs
-}
-
-// enter returns a user for a machine, which no other machine here has.
-func (l *Launcher) enter(id string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.users == nil {
-		l.users = map[int]bool{}
-	}
-	user := userOf(id)
-	for l.users[user] {
-		user = firstUser + (user-firstUser+1)%users
-	}
-	l.users[user] = true
-	return user
-}
-
-// leave gives a machine's user back.
-func (l *Launcher) leave(user int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.users, user)
 }

@@ -157,7 +157,7 @@ func (b *boot) end() error {
 	if err := b.rec.remove(ctx, b.Records); err != nil {
 		return err // and its user stays its own
 	}
-	b.l.leave(b.user)
+	b.l.users.Return(b.user)
 	return nil
 }
 

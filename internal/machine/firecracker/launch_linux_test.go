@@ -78,8 +78,8 @@ func newLauncher(t *testing.T) *Launcher {
 		if left, err := os.ReadDir(l.Records); err == nil && len(left) > 0 {
 			t.Errorf("records left behind: %v", left)
 		}
-		if len(l.users) > 0 {
-			t.Errorf("users left behind: %v", l.users)
+		if l.users.Count() > 0 {
+			t.Errorf("users left behind: %d", l.users.Count())
 		}
 	})
 	return l
@@ -206,8 +206,8 @@ func TestTwoMachinesAtOnce(t *testing.T) {
 		if a.PID == b.PID || a.PID == 0 {
 			t.Errorf("records %+v and %+v", a, b)
 		}
-		if len(l.users) < 2 {
-			t.Errorf("two machines have the users %v", l.users)
+		if l.users.Count() < 2 {
+			t.Errorf("two machines have %d users", l.users.Count())
 		}
 	}
 }

@@ -34,6 +34,9 @@ func (w *wires) Attach(_ context.Context, id, _ string) (*microvm.NIC, error) {
 	}, nil
 }
 
+// Close implements [microvm.Network].
+func (w *wires) Close() error { return nil }
+
 func (w *wires) Enable(string) error {
 	w.enabled.Add(1)
 	return nil
@@ -71,7 +74,7 @@ func TestMachineWithANetwork(t *testing.T) {
 		owner := strings.TrimSpace(run(t, "ip", "netns", "exec", w.netns(g.ID()), "cat", "/sys/class/net/tap0/owner"))
 		want := "0"
 		if l.Jail != nil {
-			want = fmt.Sprint(userOf(g.ID()))
+			want = fmt.Sprint(microvm.UserOf(g.ID()))
 		}
 		if owner != want {
 			t.Errorf("the tap belongs to %s, want %s", owner, want)

@@ -50,6 +50,9 @@ type Network interface {
 	// Detach removes what Attach made, after the machine has ended. It is no error if
 	// there is nothing.
 	Detach(ctx context.Context, id, records string) error
+	// Close ends what the node does for the networks of machines, which stay as they
+	// are.
+	Close() error
 }
 
 // NIC is the network card of a machine.

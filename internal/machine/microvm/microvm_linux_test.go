@@ -123,6 +123,7 @@ func (n *network) Attach(_ context.Context, id, _ string) (*NIC, error) {
 	n.said = append(n.said, "attach "+id)
 	return &NIC{}, nil
 }
+func (n *network) Close() error           { return nil }
 func (n *network) Enable(id string) error { n.said = append(n.said, "enable "+id); return nil }
 func (n *network) Detach(_ context.Context, id, _ string) error {
 	n.said = append(n.said, "detach "+id)

@@ -20,10 +20,10 @@ const portName = "nex.link"
 const codeMiB = 32
 
 // arguments are QEMU's for a machine with the given disk of its own. nic is nil
-// for none. QEMU may do nothing but what a machine needs: it gains no privileges,
+// for none, and user 0 for the node's own. QEMU may do nothing but what a machine needs: it gains no privileges,
 // reads no configuration of its own, and starts programs only to forward
 // connections.
-func (l *Launcher) arguments(id, disk string, nic *microvm.NIC) ([]string, error) {
+func (l *Launcher) arguments(id, disk string, nic *microvm.NIC, user int) ([]string, error) {
 	line, err := microvm.CommandLine(nic, l.Accel == TCG)
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (l *Launcher) arguments(id, disk string, nic *microvm.NIC) ([]string, error
 		"-m", fmt.Sprintf("%dM", l.MemoryMiB), "-smp", fmt.Sprint(l.CPUs),
 		"-global", "virtio-mmio.force-legacy=false",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-sandbox", l.filter(),
+		"-sandbox", l.filter(user),
 		"-kernel", l.Kernel, "-initrd", l.Initramfs, "-append", line,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=link,fd=%d", linkFD),
@@ -59,6 +59,9 @@ func (l *Launcher) arguments(id, disk string, nic *microvm.NIC) ([]string, error
 			return nil, err
 		}
 		args = append(args, "-blockdev", string(text), "-device", "virtio-blk-device,drive="+d.Name)
+	}
+	if user != 0 {
+		args = append(args, "-runas", fmt.Sprintf("%d:%d", user, user)) // once all files are open
 	}
 	if nic == nil {
 		return args, nil
@@ -79,9 +82,12 @@ func (l *Launcher) arguments(id, disk string, nic *microvm.NIC) ([]string, error
 // QEMU counts among what elevates privileges, and asks for the processors that it
 // may use. What does either in vain is killed. With any filter no program that is
 // started gains privileges: the kernel's no_new_privs is set.
-func (l *Launcher) filter() string {
+func (l *Launcher) filter(user int) string {
 	if l.UserNet != nil {
 		return "on,obsolete=deny,elevateprivileges=allow,resourcecontrol=allow,spawn=allow"
+	}
+	if user != 0 {
+		return "on,obsolete=deny,elevateprivileges=allow,resourcecontrol=deny,spawn=deny" // to become its user, who gains nothing by that
 	}
 	return "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny,spawn=deny"
 }

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nex/internal/machine"
 	"nex/internal/machine/microvm"
 	"nex/internal/undo"
@@ -65,14 +67,21 @@ func (l *Launcher) launch(ctx context.Context, id string) (*Machine, error) {
 		}
 		inherited = append(inherited, tap)
 	}
-	args, err := l.arguments(id, draft.Disk, nic)
+	vmm, user := microvm.VMM{OverheadMiB: overheadMiB}, 0
+	if l.apart() {
+		user = l.users.Take(id)
+		u.Push(func() { l.users.Return(user) })
+		vmm.Prepare = isolate
+		vmm.End = func() error { l.users.Return(user); return nil }
+	}
+	args, err := l.arguments(id, draft.Disk, nic, user)
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(l.Program, args...)
 	cmd.Dir, cmd.Env, cmd.ExtraFiles = draft.Dir, []string{"TMPDIR=" + draft.Dir}, inherited
 	m := &Machine{}
-	vmm := microvm.VMM{Cmd: cmd, OverheadMiB: overheadMiB}
+	vmm.Cmd = cmd
 	if l.UserNet != nil {
 		vmm.Admit = func() error { return m.reach(true) }
 	}
@@ -92,6 +101,17 @@ func (l *Launcher) launch(ctx context.Context, id string) (*Machine, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// apart reports whether QEMU has a user of its own, and no network but its guest's
+// card. That takes root, and a control group, since a process that changed its user
+// does not end with the node that is killed. Its own network needs the host's.
+func (l *Launcher) apart() bool { return l.UserNet == nil && l.Groups != nil && microvm.MayUseUsers() }
+
+// isolate has QEMU start in a network namespace of its own, with nothing in it.
+func isolate(cmd *exec.Cmd) (release func(), err error) {
+	cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWNET
+	return func() {}, nil
 }
 
 // begin waits until QEMU takes commands. What was started with a network has

@@ -41,4 +41,6 @@ type Launcher struct {
 	// UserNet is the network of all machines, each of which has one of its own. Nil
 	// for none, or where Config.Network is.
 	UserNet *UserNet
+
+	users microvm.Users
 }

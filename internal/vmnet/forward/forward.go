@@ -28,8 +28,8 @@ func Called(args []string) (address string, ok bool) {
 	return "", false
 }
 
-// Run connects to address and carries bytes both ways until both sides have ended
-// or one failed. in and out may be one socket; they are closed.
+// Run connects to address and carries bytes both ways until both sides have ended,
+// one failed, or whoever has the other end of a socket is no more. in and out may be one socket; they are closed.
 func Run(in, out *os.File, address string) error {
 	defer in.Close()
 	defer out.Close()
@@ -44,9 +44,13 @@ func Run(in, out *os.File, address string) error {
 		defer near.Close()
 		from, to = near, half{near}
 	}
+	sent := make(chan struct{})
+	stop := onHangup(out, func() { <-sent; far.Close() })
+	defer stop()
 	var up, down error
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		defer close(sent)
 		if up = carry(half{far}, from); up != nil {
 			far.Close()
 		}

@@ -138,3 +138,40 @@ func pipes(t *testing.T) (in, out *os.File, near io.ReadWriter, end func() error
 	}{r, w}
 	return in, out, near, w.Close
 }
+
+// TestRunEndsWithWhoeverStartedIt: a server that keeps its connection does not keep the
+// process, once what was sent has come to it.
+func TestRunEndsWithWhoeverStartedIt(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, near := os.NewFile(uintptr(pair[0]), "in"), os.NewFile(uintptr(pair[1]), "near")
+	done := make(chan error, 1)
+	go func() { done <- forward.Run(in, in, l.Addr().String()) }()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := near.WriteString("last words"); err != nil {
+		t.Fatal(err)
+	}
+	if err := near.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 10)
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != "last words" {
+		t.Errorf("%q came, %v", got, err)
+	}
+	select {
+	case <-done: // with the error of a connection that was closed
+	case <-time.After(20 * time.Second):
+		t.Fatal("it goes on")
+	}
+}
