@@ -51,10 +51,11 @@ demo: build ## build, then show functions and a service running on this machine
 
 .PHONY: test
 test: deps $(TOOLS)/gotestsum $(TOOLS)/nats $(TOOLS)/cni/ptp $(TOOLS)/cni/host-local ## run all tests with the race detector (TESTFLAGS=-v for more)
-	@bash tools/deps.sh curl $(if $(TAGS),e2fsck qemu-system-x86_64 ip)
+	@bash tools/deps.sh curl $(if $(TAGS),e2fsck qemu-system-x86_64 ip busybox mmdebstrap)
 	@[ -d bin/kernel ] || bash tools/kernel.sh bin/kernel || [ -z "$$CI" ]
+	@[ -d bin/bases ] || bash tools/bases.sh bin/bases || [ -z "$$CI" ]
 	@status=0; rm -f bin/test.json; \
-	$(CGO) NEX_TEST_NATS_CLI=$(TOOLS)/nats NEX_TEST_KERNEL=$$(realpath -q bin/kernel) NEX_TEST_CNI_PLUGINS=$(TOOLS)/cni $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \
+	$(CGO) NEX_TEST_NATS_CLI=$(TOOLS)/nats NEX_TEST_KERNEL=$$(realpath -q bin/kernel) NEX_TEST_BASES=$$(realpath -q bin/bases) NEX_TEST_CNI_PLUGINS=$(TOOLS)/cni $(TOOLS)/gotestsum --format pkgname-and-test-fails --jsonfile bin/test.json \
 		--rerun-fails=1 --rerun-fails-max-failures=5 --packages=./... \
 		-- -race -timeout 20m -tags '$(TAGS)' $(TESTFLAGS) || status=$$?; \
 	awk -f tools/tally.awk bin/test.json && exit $$status

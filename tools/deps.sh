@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that the programs named as arguments (of git, make, gcc, g++, curl, e2fsck, qemu-system-x86_64, ip) are there:
+# Makes sure that the programs named as arguments (of git, make, gcc, g++, curl, e2fsck, qemu-system-x86_64, ip, busybox, mmdebstrap) are there:
 # as root on Debian it installs the missing ones, elsewhere it names them.
 set -euo pipefail
 
@@ -16,6 +16,7 @@ for program in "$@"; do
 	e2fsck) packages+=(e2fsprogs) ;;
 	qemu-system-x86_64) packages+=(qemu-system-x86) ;;
 	ip) packages+=(iproute2) ;;
+	busybox) packages+=(busybox-static) ;;
 	*) packages+=("$program") ;;
 	esac
 done

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,9 +21,12 @@ const (
 	root  = "/root"  // both of them, as one
 )
 
-// defaultInits are the programs that an image may be for, in the order in which
-// they are looked for.
-var defaultInits = []string{"/sbin/init", "/usr/local/bin/agent"}
+// The programs that an image may be for: its own init if that starts the agent, which it does if the agent is
+// a service of OpenRC or of systemd there, and otherwise the agent.
+const ownInit, agent = "/sbin/init", "/usr/local/bin/agent"
+
+// services are the files of the agent's service.
+var services = []string{"/etc/init.d/agent", "/etc/systemd/system/nex-agent.service"}
 
 func main() {
 	if os.Getpid() != 1 {
@@ -75,9 +79,12 @@ func commandLine() (map[string]string, error) {
 }
 
 // choose returns the program to become: the one that the command line names, or
-// the first of the usual ones that is there.
+// the one that the image is for.
 func choose(named string) (string, error) {
-	candidates := defaultInits
+	candidates := []string{agent, ownInit}
+	if slices.ContainsFunc(services, there) {
+		candidates = []string{ownInit, agent}
+	}
 	if named != "" {
 		candidates = []string{named}
 	}
@@ -87,6 +94,12 @@ func choose(named string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("the root file system has no program %s", strings.Join(candidates, " or "))
+}
+
+// there reports whether there is a file.
+func there(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // end says why the machine ends, and ends it. VMMs take a restart for the end;

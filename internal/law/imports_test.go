@@ -72,7 +72,7 @@ var mayImport = map[string]string{
 var onlyImporter = map[string]string{
 	"github.com/tetratelabs/wazero":          "runtime/wasm",
 	"github.com/Microsoft/hcsshim":           "rootfs",
-	"github.com/google/go-containerregistry": "rootfs",
+	"github.com/google/go-containerregistry": "rootfs machine/qemu_test",
 	"modernc.org/quickjs":                    "runtime/js/quickjs",
 	"modernc.org/libquickjs":                 "runtime/js/quickjs",
 	"github.com/tommie/v8go":                 "runtime/js/v8",

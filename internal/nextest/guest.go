@@ -53,13 +53,30 @@ func GuestImage(t testing.TB, agent string) string {
 	if err := os.Mkdir(dir, 0o755); err != nil { // for other users' tests, too
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), nex, "image", "build", "--output", dir, "--kernel-dir", kernel, "--init", first, "--agent", agent)
-	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build a guest image: %v\n%s", err, output)
-	}
+	run(t, nex, "image", "build", "--output", dir, "--kernel-dir", kernel, "--init", first, "--agent", agent)
 	if images.dir == nil {
 		images.dir = map[string]string{}
 	}
 	images.dir[agent] = dir
 	return dir
+}
+
+// GuestImageOf is [GuestImage] with a root file system that is made of a base, of the given size,
+// for the test alone: what nex rootfs takes as --image and --size.
+func GuestImageOf(t testing.TB, agent, base, size string) string {
+	t.Helper()
+	kernel, first := KernelDir(t), GuestInit(t)
+	nex := built.program(t, "nex", "CGO_ENABLED=0", "./cmd/nex")
+	dir, rootfs := t.TempDir(), filepath.Join(t.TempDir(), "rootfs.ext4")
+	run(t, nex, "rootfs", "--image", base, "--agent", agent, "--size", size, "--output", rootfs)
+	run(t, nex, "image", "build", "--output", dir, "--kernel-dir", kernel, "--init", first, "--agent", agent, "--rootfs", rootfs)
+	return dir
+}
+
+// run runs a program that must succeed.
+func run(t testing.TB, program string, args ...string) {
+	t.Helper()
+	if output, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", filepath.Base(program), args, err, output)
+	}
 }

@@ -60,3 +60,15 @@ func missing(t testing.TB, what string) {
 	}
 	t.Skip(what)
 }
+
+// Debian returns an archive of a root directory, which make test makes of packages of Debian and names by its directory,
+// NEX_TEST_BASES: "openrc" or "systemd". Without it the test is
+// skipped, in CI it fails.
+func Debian(t testing.TB, kind string) string {
+	t.Helper()
+	path := filepath.Join(os.Getenv("NEX_TEST_BASES"), kind+".tar")
+	if _, err := os.Stat(path); err != nil {
+		missing(t, "NEX_TEST_BASES names no directory with "+kind+".tar; make test makes it")
+	}
+	return path
+}

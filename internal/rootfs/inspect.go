@@ -32,7 +32,7 @@ type Facts struct {
 	UUID        string `json:"uuid"`         //
 	AgentSize   int64  `json:"agent_size"`   // bytes; 0 if there is no agent
 	AgentSHA256 string `json:"agent_sha256"` // of what the file system has, "" if it has none
-	Init        bool   `json:"init"`         // there is a /sbin/init, which starts first
+	Init        bool   `json:"init"`         // there is a /sbin/init; it starts first if the agent is its service (Record.Start)
 	Script      bool   `json:"script"`       // there is a boot script
 	Record      Record `json:"record"`
 }

@@ -16,7 +16,7 @@ error_log="/dev/console"
 respawn_delay=1
 
 depend() {
-	need localmount
+	use localmount
 	after bootmisc net
 }
 `

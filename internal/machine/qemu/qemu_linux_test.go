@@ -28,7 +28,12 @@ const bootTime = 2 * time.Minute
 // dir.
 func launcher(t testing.TB, dir string, groups *cgroup.Root, agent string) *qemu.Launcher {
 	t.Helper()
-	image := nextest.GuestImage(t, agent)
+	return launcherOf(t, dir, groups, nextest.GuestImage(t, agent))
+}
+
+// launcherOf is launcher for an image.
+func launcherOf(t testing.TB, dir string, groups *cgroup.Root, image string) *qemu.Launcher {
+	t.Helper()
 	l := &qemu.Launcher{
 		Config: &microvm.Config{
 			Kernel: filepath.Join(image, "vmlinux"), Initramfs: filepath.Join(image, "initramfs"), RootFS: filepath.Join(image, "rootfs.ext4"),
