@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -26,7 +27,9 @@ type record struct {
 	Root   string   `json:"root,omitempty"`    // the directory that the jailer works in, where that is elsewhere
 	Mounts []string `json:"mounts,omitempty"`  // files that others are mounted on
 	Groups []string `json:"cgroups,omitempty"` // directories of cgroups that the jailer makes
-	// A process with a user of its own outlives a node that is killed.
+	// A process with a user of its own outlives a node that is killed. It is known by its root
+	// directory from before it starts, and by its number once that is known.
+	Jail  string `json:"jail,omitempty"` // that directory
 	PID   int    `json:"pid,omitempty"`
 	Start string `json:"start,omitempty"` // of the process, as /proc/PID/stat has it
 	Boot  string `json:"boot,omitempty"`  // of the host, which counts both anew each time
@@ -48,21 +51,62 @@ func (r record) write(dir string) error {
 // Sweep ends and removes what a machine of a node that was killed has outside of its
 // directory, as far as its record in dir says, and the record. Without one there is nothing to do.
 func Sweep(ctx context.Context, dir string) error {
-	data, err := os.ReadFile(filepath.Join(dir, recordFile))
+	r, err := readRecord(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return err
-	}
-	var r record
-	if err := json.Unmarshal(data, &r); err != nil {
 		return fmt.Errorf("read %s of machine %s: %w", recordFile, filepath.Base(dir), err)
 	}
-	if err := r.kill(ctx); err != nil {
+	if err := errors.Join(r.kill(ctx), r.killJailed(ctx)); err != nil {
 		return err
 	}
 	return r.remove(ctx, dir)
+}
+
+// maxRecord bounds the size of a record, in bytes.
+const maxRecord = 64 << 10
+
+// readRecord reads the record in dir, if it is one that this user wrote for the machine
+// that dir is named after.
+func readRecord(dir string) (r record, err error) {
+	f, err := os.OpenFile(filepath.Join(dir, recordFile), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return r, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return r, err
+	}
+	if !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 || info.Size() > maxRecord || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+		return r, fmt.Errorf("it is no file that only this user may write, of %d bytes at most", maxRecord)
+	}
+	if err := json.NewDecoder(io.LimitReader(f, maxRecord)).Decode(&r); err != nil {
+		return r, err
+	}
+	if !r.isOf(filepath.Base(dir)) {
+		return r, errors.New("it names files that are not the machine's")
+	}
+	return r, nil
+}
+
+// isOf reports whether all that a record names is at paths that machine id has.
+func (r record) isOf(id string) bool {
+	is := func(path string, last ...string) bool {
+		return filepath.IsAbs(path) && filepath.Clean(path) == path && strings.HasSuffix(path, "/"+filepath.Join(last...))
+	}
+	for _, at := range r.Mounts {
+		if !is(at, id, "root", filepath.Base(at)) {
+			return false
+		}
+	}
+	for _, group := range r.Groups {
+		if !is(group, parentGroup, id) {
+			return false
+		}
+	}
+	return (r.Root == "" || is(r.Root, id)) && (r.Jail == "" || is(r.Jail, id, "root"))
 }
 
 const (
@@ -106,6 +150,45 @@ func (r record) kill(ctx context.Context) error {
 		return fmt.Errorf("wait for the end of process %d: %w", r.PID, err)
 	}
 	return nil
+}
+
+// killJailed kills all processes whose root directory is the machine's.
+func (r record) killJailed(ctx context.Context) error {
+	jail, err := os.Lstat(r.Jail)
+	if err != nil {
+		return nil // there is none
+	}
+	left := func() (found bool) {
+		entries, err := os.ReadDir("/proc")
+		if err != nil {
+			return true
+		}
+		for _, e := range entries {
+			if pid, err := strconv.Atoi(e.Name()); err == nil && killIn(jail, pid) {
+				found = true
+			}
+		}
+		return found
+	}
+	if err := until(ctx, func() bool { return !left() }); err != nil {
+		return fmt.Errorf("wait for the end of what runs in %s: %w", r.Jail, err)
+	}
+	return nil
+}
+
+// killIn kills a process if its root directory is jail, and reports whether it was.
+func killIn(jail fs.FileInfo, pid int) bool {
+	fd, err := unix.PidfdOpen(pid, 0) // from here on the number is that of one process
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	root, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/root")
+	if err != nil || !os.SameFile(root, jail) { // one that has ended has none
+		return false
+	}
+	_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // fails on one that has ended
+	return true
 }
 
 // bootID tells one start of the host from others.

@@ -36,6 +36,7 @@ func (b *boot) makeJail() error {
 	b.uid, b.gid = cmp.Or(j.UID, b.user), cmp.Or(j.GID, b.user)
 	jail := filepath.Join(j.base(b.Dir), name, b.ID)
 	b.root = filepath.Join(jail, "root")
+	b.rec.Jail = b.root
 	if j.ChrootBase != "" {
 		b.rec.Root = jail
 	}

@@ -60,17 +60,17 @@ func (d *Draft) begin(ctx context.Context) error {
 		return fmt.Errorf("make machine directory: %w", err)
 	}
 	d.undo.Push(func() { _ = os.RemoveAll(d.Dir) }) // the launch's own error is the one to report
+	d.undo.Push(func() {
+		if err := d.end(nil); err != nil {
+			d.Log.Error("What is left of a machine that did not start cannot be ended now: it is tried again when the node starts", "error", err)
+		}
+	})
 	if err := os.MkdirAll(d.Records, 0o700); err != nil {
 		return fmt.Errorf("make directory for records of the machine: %w", err)
 	}
 	if err := d.cfg.makeDisk(ctx, d.Disk); err != nil {
 		return fmt.Errorf("make machine's disk: %w", err)
 	}
-	d.undo.Push(func() {
-		if err := d.end(nil); err != nil {
-			d.Log.Error("What is left of a machine that did not start cannot be ended now: it is tried again when the node starts", "error", err)
-		}
-	})
 	if d.cfg.Groups != nil {
 		group, err := d.cfg.Groups.Make(d.ID)
 		if err != nil {

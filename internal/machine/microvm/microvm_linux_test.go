@@ -54,6 +54,24 @@ func TestClockOfTheProcessor(t *testing.T) {
 	}
 }
 
+// TestBeginThatFailsLeavesNothing: no records either.
+func TestBeginThatFailsLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	blocked := filepath.Join(dir, "file")
+	if err := os.WriteFile(blocked, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := &Config{DiskMiB: 256, Dir: dir, Records: filepath.Join(dir, "records"), Templates: filepath.Join(blocked, "disks"), Log: slog.New(slog.DiscardHandler)}
+	if _, err := c.Begin(t.Context(), "m"); err == nil {
+		t.Fatal("a disk was made")
+	}
+	for _, left := range []string{filepath.Join(c.Dir, "m"), filepath.Join(c.Records, "m")} {
+		if _, err := os.Lstat(left); err == nil {
+			t.Errorf("%s is left", left)
+		}
+	}
+}
+
 // TestDiskIsSparseAndItsOwn: each machine's disk is a copy that takes no room for
 // what is empty, of a template that is made once and never written to.
 func TestDiskIsSparseAndItsOwn(t *testing.T) {
