@@ -189,7 +189,15 @@ func decompress(in *bufio.Reader) (io.Reader, func(), error) {
 
 var blobName = regexp.MustCompile(`^blobs/sha256/[0-9a-f]{64}$`)
 
-// unpackLayout puts the files of an OCI archive into dir.
+// Bounds of an OCI archive. Its index is read into memory.
+const (
+	maxIndex = 4 << 20 // bytes
+	maxBlobs = 16 << 10
+)
+
+// unpackLayout puts the files of an OCI archive into dir. Sizes are compared with
+// what is left of maxSpool before a file is written: holes of sparse entries take
+// nothing in the archive, and would fill the disk.
 func unpackLayout(ctx context.Context, file, dir string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -200,6 +208,7 @@ func unpackLayout(ctx context.Context, file, dir string) error {
 		return err
 	}
 	archive := tar.NewReader(f)
+	left, entries := int64(maxSpool), 0
 	for {
 		h, err := archive.Next()
 		switch {
@@ -213,6 +222,16 @@ func unpackLayout(ctx context.Context, file, dir string) error {
 		name := path.Clean(h.Name)
 		if h.Typeflag != tar.TypeReg || name != "index.json" && name != "oci-layout" && !blobName.MatchString(name) {
 			continue
+		}
+		entries++
+		left -= h.Size
+		switch {
+		case left < 0:
+			return fmt.Errorf("it unpacks to more than %d GiB", maxSpool>>30)
+		case entries > maxBlobs:
+			return fmt.Errorf("it has more than %d files", maxBlobs)
+		case !blobName.MatchString(name) && h.Size > maxIndex:
+			return fmt.Errorf("%s has %d bytes, more than %d", name, h.Size, maxIndex)
 		}
 		out, err := os.OpenFile(filepath.Join(dir, filepath.FromSlash(name)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
