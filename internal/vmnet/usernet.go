@@ -32,7 +32,7 @@ type User struct {
 //
 // With "restrict=on" QEMU drops all that a guest sends but what is forwarded by
 // name, one TCP address and port each ("guestfwd"), within the guest's subnet. So NATS
-// is at port 4222 of the host's address in the subnet, wherever it is, and a name
+// is at port 4222 of the host's address in the subnet, where cfg.NATS does not say another, and a name
 // server at port 53 there. Rules that cannot be kept so are refused: ranges of
 // addresses or many ports, UDP, and addresses outside of the subnet.
 func UserNet(ctx context.Context, cfg Config, id string) (*User, error) {
