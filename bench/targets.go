@@ -83,7 +83,7 @@ func (s *stage) cold(ctx context.Context, w nex.Workload, t target) (float64, er
 	const tries = 5
 	var took []float64
 	for i := range tries {
-		time.Sleep(200 * time.Millisecond) // the pool of machines is full again
+		time.Sleep(500 * time.Millisecond) // the pool of machines is full again
 		start := time.Now()
 		id, err := s.deploy(ctx, w)
 		if err != nil {
