@@ -230,7 +230,7 @@ func (f *Function) snapshot(i *instance) {
 	if !f.prepared.resets {
 		return
 	}
-	f.image = newImage(i.memory.buf)
+	f.image = newImage(i.memory.buf, i.memory.touched())
 	f.shared, _ = f.image.share(len(i.memory.buf)) // where it is not possible there are slower resets
 	if f.shared != nil {
 		_ = i.memory.adopt(f.shared) // likewise

@@ -109,17 +109,11 @@ func (m *memory) restoreWritten(img image) error {
 		drop(m.region[len(img)*chunkSize:])
 		m.buf = m.region[:len(img)*chunkSize]
 	}
-	pages := len(m.buf) / chunkSize
-	if len(m.entries) < pages*entrySize {
-		m.entries = make([]byte, pages*entrySize)
+	if err := m.readEntries(m.shared.pagemap); err != nil {
+		return err
 	}
-	at := uintptr(unsafe.Pointer(unsafe.SliceData(m.region))) / chunkSize * entrySize
-	if _, err := m.shared.pagemap.ReadAt(m.entries[:pages*entrySize], int64(at)); err != nil {
-		return fmt.Errorf("read page map: %w", err)
-	}
-	for n := range pages {
-		e := binary.NativeEndian.Uint64(m.entries[n*entrySize:])
-		if e&entrySwapped == 0 && (e&entryPresent == 0 || e&entryFile != 0) {
+	for n := range len(m.buf) / chunkSize {
+		if !m.written(n) {
 			continue
 		}
 		page := m.region[n*chunkSize : (n+1)*chunkSize]
@@ -130,6 +124,47 @@ func (m *memory) restoreWritten(img image) error {
 		}
 	}
 	return nil
+}
+
+// readEntries asks the kernel about the pages of the memory.
+func (m *memory) readEntries(pagemap *os.File) error {
+	size := len(m.buf) / chunkSize * entrySize
+	if len(m.entries) < size {
+		m.entries = make([]byte, size)
+	}
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(m.region))) / chunkSize * entrySize
+	if _, err := pagemap.ReadAt(m.entries[:size], int64(at)); err != nil {
+		return fmt.Errorf("read page map: %w", err)
+	}
+	return nil
+}
+
+// written reports whether a page is not the file's, or none at all. Entries
+// have been read.
+func (m *memory) written(page int) bool {
+	e := binary.NativeEndian.Uint64(m.entries[page*entrySize:])
+	return e&entrySwapped != 0 || e&entryPresent != 0 && e&entryFile == 0
+}
+
+// touched tells which chunks were ever written to, or nil if the kernel does not
+// say.
+func (m *memory) touched() []bool {
+	if m.region == nil || os.Getpagesize() != chunkSize {
+		return nil
+	}
+	pagemap, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return nil
+	}
+	defer pagemap.Close()
+	if m.readEntries(pagemap) != nil {
+		return nil
+	}
+	touched := make([]bool, len(m.buf)/chunkSize)
+	for n := range touched {
+		touched[n] = m.written(n)
+	}
+	return touched
 }
 
 // drop gives the pages of a part of the region back: they are zero, or the

@@ -13,3 +13,4 @@ func (m *memory) reserve(uint64) []byte           { return nil }
 func (m *memory) adopt(*sharedImage) error        { return errors.ErrUnsupported }
 func (m *memory) restoreWritten(image) error      { return errors.ErrUnsupported }
 func drop([]byte)                                 {}
+func (m *memory) touched() []bool                 { return nil }

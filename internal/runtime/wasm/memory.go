@@ -112,12 +112,14 @@ type image [][]byte
 
 var zeros [chunkSize]byte
 
-func newImage(buf []byte) image {
+// newImage copies a memory. touched tells which chunks may hold something else
+// than zeros, or is nil: to read what was never written to is slow.
+func newImage(buf []byte, touched []bool) image {
 	img := make(image, 0, (len(buf)+chunkSize-1)/chunkSize)
 	for len(buf) > 0 {
 		n := min(chunkSize, len(buf))
 		var chunk []byte
-		if !bytes.Equal(buf[:n], zeros[:n]) {
+		if (touched == nil || touched[len(img)]) && !bytes.Equal(buf[:n], zeros[:n]) {
 			chunk = bytes.Clone(buf[:n])
 		}
 		img = append(img, chunk)
