@@ -80,6 +80,9 @@ func newQEMU(ctx context.Context, cfg Config, state *state, base *microvm.Config
 	if err != nil {
 		return nil, err
 	}
+	if os.Geteuid() == 0 && !l.Apart() {
+		cfg.Log.Warn("QEMU runs as root: without cgroups, or in a user namespace of few users, it has no user of its own; do not run code that nobody vouches for")
+	}
 	network, err := connectQEMU(ctx, cfg, state, l)
 	if err != nil {
 		return nil, err

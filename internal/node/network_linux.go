@@ -76,13 +76,15 @@ func newUserNet(ctx context.Context, cfg Config, state *state) (*qemu.UserNet, e
 	if err != nil {
 		return nil, err
 	}
+	forwarder := c.Program
+	c.Program = qemu.ForwarderPath
 	u, err := vmnet.UserNet(ctx, c, qemu.NetID)
 	if err != nil {
 		return nil, err
 	}
 	bits, _ := u.Mask.Size()
 	nic := microvm.NIC{MAC: u.MAC, Addr: netip.PrefixFrom(u.IP, bits), Gateway: u.Gateway, Nameservers: u.Nameservers, DNSOverTCP: true}
-	return &qemu.UserNet{NIC: nic, Netdev: u.Netdev}, nil
+	return &qemu.UserNet{NIC: nic, Netdev: u.Netdev, Forwarder: forwarder}, nil
 }
 
 // connectQEMU gives a launcher its network, as it is configured, and says what

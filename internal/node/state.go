@@ -91,23 +91,27 @@ func (s *state) clear(cfg Config, groups *cgroup.Root) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
 	defer cancel()
-	if err := groups.Sweep(ctx, slices.Sorted(maps.Keys(ids))...); err != nil {
-		return err
+	if groups.Sweep(ctx, slices.Sorted(maps.Keys(ids))...) == nil {
+		groups = nil // nothing is left to be looked for one by one
 	}
 	for id := range ids {
-		if err := s.clearMachine(cfg, id); err != nil {
+		if err := s.clearMachine(cfg, groups, id); err != nil {
 			cfg.Log.Error("What a machine left cannot be removed: it is tried again when the node starts", "machine", id, "error", err)
 		}
 	}
 	return os.MkdirAll(s.machines(), 0o700)
 }
 
-// clearMachine removes what is left of a machine whose processes have ended.
-func (s *state) clearMachine(cfg Config, id string) error {
+// clearMachine removes what is left of a machine. Its processes end first: those
+// in groups, and what is recorded.
+func (s *state) clearMachine(cfg Config, groups *cgroup.Root, id string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
 	defer cancel()
 	records := filepath.Join(s.records(), id)
-	err := firecracker.Sweep(ctx, records)
+	err := groups.Sweep(ctx, id)
+	if err == nil {
+		err = firecracker.Sweep(ctx, records)
+	}
 	if err == nil {
 		err = s.sweepNetwork(ctx, cfg, records)
 	}

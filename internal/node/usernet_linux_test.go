@@ -106,6 +106,13 @@ func serveOverUserNetwork(t *testing.T, image, service string) {
 			t.Fatal(err)
 		}
 		defer unix.Close(fd)
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join("/proc", strconv.Itoa(pid)), &st); err != nil {
+			t.Error(err)
+		}
+		if own := st.Uid >= 2_000_000_000; own != (os.Geteuid() == 0) {
+			t.Errorf("process %d of the machine is user %d; of a node that is root it is one of the machine's own", pid, st.Uid)
+		}
 		ended = append(ended, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 	}
 	if err := r.stop(t, "echo", reply.ID); err != nil {

@@ -7,9 +7,10 @@ import (
 	"nex/internal/machine/microvm"
 )
 
-// The descriptors that QEMU inherits.
+// The descriptors that QEMU inherits. That of its network is a tap, or the program
+// that forwards connections.
 const (
-	linkFD, monitorFD, tapFD = 3, 4, 5
+	linkFD, monitorFD, netFD = 3, 4, 5
 )
 
 // portName is the name of the virtio-serial port that the guest link is.
@@ -66,7 +67,7 @@ func (l *Launcher) arguments(id, disk string, nic *microvm.NIC, user int) ([]str
 	if nic == nil {
 		return args, nil
 	}
-	netdev := fmt.Sprintf("tap,id=%s,fd=%d", NetID, tapFD)
+	netdev := fmt.Sprintf("tap,id=%s,fd=%d", NetID, netFD)
 	if l.UserNet != nil {
 		netdev = l.UserNet.Netdev
 		args = append(args, "-S") // until its network is cut

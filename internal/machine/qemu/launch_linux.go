@@ -60,6 +60,11 @@ func (l *Launcher) launch(ctx context.Context, id string) (*Machine, error) {
 	nic := draft.NIC
 	if l.UserNet != nil {
 		nic = &l.UserNet.NIC
+		forwarder, err := os.Open(l.UserNet.Forwarder)
+		if err != nil {
+			return nil, fmt.Errorf("open network of machine: %w", err)
+		}
+		inherited = append(inherited, forwarder)
 	} else if nic != nil {
 		tap, err := vmnet.OpenTap(&vmnet.NIC{NetNS: nic.NetNS, Tap: nic.Tap}, true)
 		if err != nil {
@@ -68,10 +73,12 @@ func (l *Launcher) launch(ctx context.Context, id string) (*Machine, error) {
 		inherited = append(inherited, tap)
 	}
 	vmm, user := microvm.VMM{OverheadMiB: overheadMiB}, 0
-	if l.apart() {
+	if l.Apart() {
 		user = l.users.Take(id)
 		u.Push(func() { l.users.Return(user) })
-		vmm.Prepare = isolate
+		if l.UserNet == nil { // QEMU's own network needs the host's
+			vmm.Prepare = isolate
+		}
 		vmm.End = func() error { l.users.Return(user); return nil }
 	}
 	args, err := l.arguments(id, draft.Disk, nic, user)
@@ -103,10 +110,10 @@ func (l *Launcher) launch(ctx context.Context, id string) (*Machine, error) {
 	return m, nil
 }
 
-// apart reports whether QEMU has a user of its own, and no network but its guest's
-// card. That takes root, and a control group, since a process that changed its user
-// does not end with the node that is killed. Its own network needs the host's.
-func (l *Launcher) apart() bool { return l.UserNet == nil && l.Groups != nil && microvm.MayUseUsers() }
+// Apart reports whether each QEMU has a user of its own. That takes root, and control
+// groups, since a process that changed its user does not end with the node that is
+// killed.
+func (l *Launcher) Apart() bool { return l.Groups != nil && microvm.MayUseUsers() }
 
 // isolate has QEMU start in a network namespace of its own, with nothing in it.
 func isolate(cmd *exec.Cmd) (release func(), err error) {

@@ -6,6 +6,8 @@
 package qemu
 
 import (
+	"fmt"
+
 	"nex/internal/machine/microvm"
 )
 
@@ -29,9 +31,15 @@ const NetID = "net"
 // reaches what Netdev says, and nothing of it while it is cut. QEMU starts
 // programs that forward connections.
 type UserNet struct {
-	NIC    microvm.NIC
-	Netdev string // what goes after "-netdev ", with the id NetID
+	NIC       microvm.NIC
+	Netdev    string // what goes after "-netdev ", with the id NetID
+	Forwarder string // path of the program that Netdev calls [ForwarderPath]
 }
+
+// ForwarderPath is where QEMU finds the program that forwards connections: among
+// what it inherits, so that a user who may not go where the program is can run it, and
+// a machine goes on with the one it began with.
+var ForwarderPath = fmt.Sprintf("/proc/self/fd/%d", netFD)
 
 // Launcher boots microVMs with QEMU.
 type Launcher struct {
