@@ -105,6 +105,9 @@ func (h *heap) resize(p uintptr, n int) uintptr {
 	return q
 }
 
+// trim gives back to the system what the allocator keeps for blocks to come.
+func (h *heap) trim() { _ = h.alloc.Trim() } // what is not given back is used again
+
 // free gives all memory back to the system.
 func (h *heap) free() { _ = h.alloc.Close() }
 

@@ -20,6 +20,8 @@ import (
 	"context"
 	"fmt"
 
+	lib "modernc.org/libquickjs"
+
 	"nex/internal/runtime/js"
 )
 
@@ -50,6 +52,7 @@ func New() (*Engine, error) {
 		return nil, err
 	}
 	defer i.Close()
+	lib.XJS_SetStripInfo(i.tls, i.rt, lib.MJS_STRIP_SOURCE) // three quarters of the bytecode, for toString alone
 	prelude, err := i.compileOwn(js.PreludeName, js.Prelude)
 	if err != nil {
 		return nil, fmt.Errorf("compile the prelude: %w", err)
@@ -86,6 +89,7 @@ func (e *Engine) New(ctx context.Context, s js.Source) (js.Isolate, error) {
 	if err := i.load(ctx, e.prelude, s); err != nil {
 		return nil, err
 	}
+	i.heap.trim()
 	ready = true
 	return i, nil
 }
