@@ -93,10 +93,12 @@ type Config struct {
 	PublicServer *PublicServer
 	// Autostart are the workloads that the node starts itself.
 	Autostart []Autostart
-	// CNI is the network of microVMs, and Egress what services in them may reach, nil
-	// for what they need; see package vmnet for both.
-	CNI    CNI
-	Egress []string
+	// CNI is the network of microVMs, Egress what services in them may reach, nil
+	// for what they need, and EgressNATS where NATS is to them, "" for its usual port of
+	// the host; see package vmnet for all.
+	CNI        CNI
+	Egress     []string
+	EgressNATS string
 	// Host says what host services there are, and HostAccess which NATS is
 	// behind them, nil for the node's own.
 	Host       hostsvc.Config

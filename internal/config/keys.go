@@ -100,6 +100,7 @@ func nodeKeys() []Key {
 		{"cni.subnet", Text, Works, "network of the microVMs; its first address is the host's (default 192.168.127.0/24)", func(d *draft) any { return &d.CNI.Subnet }},
 		{"cni.nameservers", Texts, Works, "name servers of the microVMs (default those of the host that they can reach)", func(d *draft) any { return &d.CNI.Nameservers }},
 		{"egress.allow", Texts, Works, `what services in microVMs may reach: "nats", "dns", or HOST:PORT as in "10.0.0.0/8:5432" (default nats and dns)`, func(d *draft) any { return &d.Egress }},
+		{"egress.nats", Text, Works, `NATS as services in microVMs reach it, HOST:PORT, which "nats" then allows (default port 4222 of the host's address in the subnet)`, func(d *draft) any { return &d.EgressNATS }},
 		{"internal_node_host", Text, Never, "node and agents talk over a private stream, there is no internal NATS", nil},
 		{"internal_node_port", Natural, Never, "node and agents talk over a private stream, there is no internal NATS", nil},
 		{"preserve_network", Bool, Never, "a network reset removes only what the node made", nil},

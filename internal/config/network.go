@@ -35,5 +35,10 @@ func network(cfg Config) error {
 			return fmt.Errorf(`"egress.allow[%d]": %w`, i, err)
 		}
 	}
+	if cfg.EgressNATS != "" {
+		if err := vmnet.CheckNATS(cfg.EgressNATS); err != nil {
+			return fmt.Errorf(`"egress.nats": %w`, err)
+		}
+	}
 	return nil
 }

@@ -34,7 +34,8 @@ func networkConfig(cfg Config, state *state) (vmnet.Config, error) {
 	return vmnet.Config{
 		Node: id.id[:tellApart], StateDir: dir, Program: program, BinPath: cfg.Settings.PluginDirs(dir),
 		ConfDir: c.ConfDir, NetworkName: c.NetworkName,
-		InterfaceName: c.InterfaceName, Subnet: c.Subnet, Nameservers: c.Nameservers, Egress: cfg.Settings.Egress, Log: cfg.Log,
+		InterfaceName: c.InterfaceName, Subnet: c.Subnet, Nameservers: c.Nameservers, Egress: cfg.Settings.Egress,
+		NATS: cfg.Settings.EgressNATS, Log: cfg.Log,
 	}, nil
 }
 

@@ -44,7 +44,12 @@ type microVMs struct {
 func (m microVMs) settings() config.Config {
 	s := config.Default()
 	s.Sandbox, s.QEMU, s.PoolSize, s.ResourceDir = m.Kind, config.QEMU{Accel: "tcg", Network: m.Network}, m.Pool, m.Image
-	s.Egress, s.HandshakeTimeout = []string{m.NATS}, 2*time.Minute
+	s.HandshakeTimeout = 2 * time.Minute
+	if m.Network == "user" { // which has NATS at its usual port for the guest, wherever it is
+		s.Egress = []string{m.NATS}
+	} else {
+		s.Egress, s.EgressNATS = []string{"nats"}, m.NATS
+	}
 	if m.Programs != "" {
 		s.BinPath = []string{m.Programs}
 	}

@@ -100,6 +100,15 @@ func ParseRule(s string) (Rule, error) {
 	return r, nil
 }
 
+// CheckNATS tells what is wrong with an address of NATS.
+func CheckNATS(address string) error {
+	r, err := ParseRule(address)
+	if err == nil && (r.kind == natsRule || r.kind == dnsRule || r.kind == rangeRule && r.net.Bits() != 32 || r.from != r.to || r.udp) {
+		err = fmt.Errorf("%.80q: NATS is at one address or name, and one port of TCP", address)
+	}
+	return err
+}
+
 func parsePort(s string) (uint16, bool) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return uint16(n), err == nil && n > 0 && s[0] != '0' && s[0] != '+'

@@ -21,7 +21,7 @@ import (
 const (
 	// apiTimeout bounds how long Firecracker may take until it answers, and until it
 	// has done all that it is told.
-	apiTimeout = 10 * time.Second
+	apiTimeout = 20 * time.Second
 	// grace is how long a guest may take to end after it was asked to.
 	grace = time.Second
 	// endTimeout bounds the end of a machine that did not boot, and that of what a
