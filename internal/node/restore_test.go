@@ -138,15 +138,13 @@ func (r *rig) awaitAnswers(t *testing.T, subjects []string) time.Duration {
 	t.Helper()
 	begin := time.Now()
 	for _, s := range subjects {
-		for deadline := begin.Add(2 * nextest.Patience); ; {
-			m, err := r.nc.Request(s, []byte(s), time.Second)
-			if err == nil && string(m.Data) == s {
-				break
+		retry(t, "an answer from "+s, func(ctx context.Context) error {
+			m, err := r.nc.RequestWithContext(ctx, s, []byte(s))
+			if err == nil && string(m.Data) != s {
+				err = fmt.Errorf("it is %q", m.Data)
 			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%s does not answer: %v", s, err)
-			}
-		}
+			return err
+		})
 	}
 	return time.Since(begin)
 }
