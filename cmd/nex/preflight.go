@@ -297,8 +297,7 @@ func (p *preflightCmd) install(ctx context.Context, host *preflight.Host, report
 		}
 		step, err := in.Step(f)
 		if err != nil {
-			report.Failed = append(report.Failed, f.Name+": "+err.Error())
-			p.say("⛔ Not installed - %s\n   what: %v", f.Name, err)
+			p.notInstalled(report, f, err)
 			continue
 		}
 		if f.Result == preflight.Warning && !step.Adds {
@@ -313,14 +312,23 @@ func (p *preflightCmd) install(ctx context.Context, host *preflight.Host, report
 			if ctx.Err() != nil {
 				return tried, ctx.Err()
 			}
-			report.Failed = append(report.Failed, f.Name+": "+err.Error())
-			p.say("⛔ Not installed - %s\n   what: %v", f.Name, err)
+			p.notInstalled(report, f, err)
 			continue
 		}
 		report.Installed = append(report.Installed, step.Text)
 		p.say("✅ Installed - %s", f.Name)
 	}
 	return tried, nil
+}
+
+// notInstalled tells of what could not be installed.
+func (p *preflightCmd) notInstalled(report *preflightReport, f preflight.Finding, err error) {
+	report.Failed = append(report.Failed, f.Name+": "+err.Error())
+	sign := "⛔"
+	if f.Result == preflight.Warning {
+		sign = "⚠️"
+	}
+	p.say("%s Not installed - %s\n   what: %v", sign, f.Name, err)
 }
 
 // agree asks whether a step may be done. The end of input is no answer.

@@ -33,7 +33,7 @@ type Installer struct {
 // Step is something that can be done about a finding.
 type Step struct {
 	Text string // what will be done, for who is asked to agree
-	Adds bool   // it makes a file that is optional, and not there
+	Adds bool   // it makes a file that is not there
 	do   func(context.Context) (Installed, error)
 }
 
@@ -96,6 +96,12 @@ func (i *Installer) target(name item) string {
 	return filepath.Join(s.ProgramDirs(state)[0], string(name))
 }
 
+// isNew reports whether nothing is at a path yet.
+func isNew(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // mode is what may be done with an item. Users that VMMs run as read the files of
 // images.
 func mode(name item) fs.FileMode {
@@ -138,7 +144,7 @@ func (i *Installer) download(name item, to string) (Step, error) {
 	if digest == "" {
 		return Step{}, fmt.Errorf("%s is not downloaded: nobody has said what its digest must be. Find out from whom you trust, and say --sha256 %s=HEX", a.URL, name)
 	}
-	return Step{Text: fmt.Sprintf("download %s (SHA-256 %s) to %s", a.URL, strings.ToLower(digest), to), do: func(ctx context.Context) (Installed, error) {
+	return Step{Text: fmt.Sprintf("download %s (SHA-256 %s) to %s", a.URL, strings.ToLower(digest), to), Adds: isNew(to), do: func(ctx context.Context) (Installed, error) {
 		if i.fetcher == nil {
 			i.fetcher = newFetcher(filepath.Join(i.Host.StateDir, "downloads"), nil)
 		}
@@ -208,7 +214,7 @@ func (i *Installer) copyFrom(name item, to string) (Step, error) {
 			}
 			digest = listed
 		}
-		return Step{Text: "copy " + path + " to " + to, do: func(ctx context.Context) (Installed, error) {
+		return Step{Text: "copy " + path + " to " + to, Adds: isNew(to), do: func(ctx context.Context) (Installed, error) {
 			return i.copyChecked(ctx, path, a, digest, to)
 		}}, nil
 	}

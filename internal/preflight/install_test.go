@@ -165,7 +165,7 @@ func TestInstallFromDirectory(t *testing.T) {
 
 func TestConflistIsWrittenOnce(t *testing.T) {
 	h := testHost(t)
-	p := h.probe()
+	p := h.probe(t.Context())
 	if f := p.conflist(t.Context()); f.Result != Warning { // the node has its own
 		t.Fatalf("before: %v", f)
 	}
@@ -179,7 +179,7 @@ func TestConflistIsWrittenOnce(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"name": "other", "plugins": [{"type": "ptp"}, {"type": "tc-redirect-tap"}]}`: `is for the network "other"`,
 		`{"name": "fcnet", "plugins": [{"type": "ptp"}]}`:                              `its last plugin is "ptp"`,
-		`{"name": "fcnet"}`: "it has no plugins",
+		`{"name": "fcnet"}`: "no plugin configs found",
 		`[`:                 "unexpected end of JSON input",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -197,7 +197,7 @@ func TestConflistIsWrittenOnce(t *testing.T) {
 // TestTapIsNexItself: but for that of an operator.
 func TestTapIsNexItself(t *testing.T) {
 	h := testHost(t)
-	p := h.probe()
+	p := h.probe(t.Context())
 	if f := p.tap(t.Context()); f.Result != OK || f.Found != h.Program || f.Detail != "nex itself" {
 		t.Errorf("nobody's: %+v", f)
 	}
