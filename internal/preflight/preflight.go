@@ -5,8 +5,8 @@
 // [Run] and [ForStart] change nothing: what they write to try something is
 // removed before they return. [Installer.Install] changes what it
 // says, and writes down the digest of every file that they put anywhere.
-// A Host is a plain value, and everything may be used concurrently but
-// for two installations into one state directory.
+// A Host is a plain value, and everything may be used concurrently; of two
+// installations into one state directory the second is refused.
 package preflight
 
 import (
