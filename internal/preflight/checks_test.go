@@ -478,3 +478,29 @@ func TestRunChangesNothing(t *testing.T) {
 		t.Error("it goes on when it is told to stop")
 	}
 }
+
+// TestFindingsAreWhole: a host with nothing is told of all that a node lacks, why it
+// needs it and what to do.
+func TestFindingsAreWhole(t *testing.T) {
+	t.Setenv("PATH", "")
+	for _, kind := range []nex.Sandbox{nex.SandboxNone, nex.SandboxOS, nex.SandboxQEMU, nex.SandboxFirecracker, nex.SandboxMicroVM} {
+		h := testHost(t)
+		h.Settings.Sandbox, h.Settings.AgentPath, h.Server = kind, "/nowhere/nex-agent", "nats://secret:secret@127.0.0.1:1?secret"
+		all, err := Run(t.Context(), h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			bad := f.Result == Missing || f.Result == Warning
+			if f.Group == "" || f.Name == "" || f.Why == "" || f.Result == "" || bad && (f.Detail == "" || f.Fix == "") || f.Result == OK && f.Found == "" {
+				t.Errorf("%s: %+v", kind, f)
+			}
+			if strings.Contains(f.String(), "secret") {
+				t.Errorf("%s: %v", kind, f)
+			}
+			if of := f.Group == groupFiles || f.Name == "state directory"; of && f.Result != NotNeeded && !strings.HasPrefix(f.Path, filepath.Dir(h.StateDir)) {
+				t.Errorf("%s: %s has path %q", kind, f.Name, f.Path)
+			}
+		}
+	}
+}
