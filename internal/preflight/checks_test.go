@@ -504,3 +504,30 @@ func TestFindingsAreWhole(t *testing.T) {
 		}
 	}
 }
+
+// TestJailMustShowTheImage: what only root may read is no image for machines that are
+// other users.
+func TestJailMustShowTheImage(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("there is no jail without root")
+	}
+	h := testHost(t)
+	h.Settings.Sandbox = nex.SandboxFirecracker
+	_, path, _ := h.Settings.Image(h.StateDir)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("070701"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[os.FileMode]Result{0o644: OK, 0o600: Missing, 0o646: Missing} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		h.Settings.Jailer.Off = false
+		if f := h.probe(t.Context()).initramfs(t.Context()); f.Result != want || want == Missing && !strings.Contains(f.Fix, "chmod o+r,go-w "+path) {
+			t.Errorf("%v: %+v", mode, f)
+		}
+		h.Settings.Jailer.Off = true
+		if f := h.probe(t.Context()).initramfs(t.Context()); f.Result != OK {
+			t.Errorf("%v, without a jail: %+v", mode, f)
+		}
+	}
+}

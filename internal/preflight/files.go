@@ -10,27 +10,32 @@ import (
 	"os"
 	"path/filepath"
 
+	"nex"
 	"nex/internal/machine/microvm"
 	"nex/internal/rootfs"
 )
 
 const makeImage = "make kernel, initramfs and root file system with nex image build, name yours in the configuration, or have nex node preflight --from DIR copy them"
 
-// file looks at a file of an image, by the check of the drivers.
-func file(path, key string, check func(path string) error) Finding {
+// file looks at a file of an image, by the checks of the drivers.
+func (p *probe) file(path, key string, check func(path string) error) Finding {
 	f := found(path, "")
 	switch err := check(path); {
 	case errors.Is(err, fs.ErrNotExist):
 		f = missing(fmt.Sprintf("there is no %s (%q)", path, key), makeImage)
 	case err != nil:
 		f = missing(err.Error(), makeImage)
+	case p.vmm == nex.SandboxFirecracker && p.jailed():
+		if err := p.jailShows(path); err != nil {
+			f = missing(err.Error(), fmt.Sprintf("chown root %s, and chmod o+r,go-w %[1]s", path))
+		}
 	}
 	return f.at(path)
 }
 
 func (p *probe) kernel(context.Context) Finding {
 	path, _, _ := p.Settings.Image(p.StateDir)
-	f := file(path, "kernel_filepath", microvm.CheckKernel)
+	f := p.file(path, "kernel_filepath", microvm.CheckKernel)
 	if f.Result == OK {
 		f.Detail = manifestOf(path).Kernel.Version
 	}
@@ -39,12 +44,12 @@ func (p *probe) kernel(context.Context) Finding {
 
 func (p *probe) initramfs(context.Context) Finding {
 	_, path, _ := p.Settings.Image(p.StateDir)
-	return file(path, "initramfs_filepath", microvm.CheckInitramfs)
+	return p.file(path, "initramfs_filepath", microvm.CheckInitramfs)
 }
 
 func (p *probe) rootfs(ctx context.Context) Finding {
 	_, _, path := p.Settings.Image(p.StateDir)
-	f := file(path, "rootfs_filepath", microvm.CheckRootFS)
+	f := p.file(path, "rootfs_filepath", microvm.CheckRootFS)
 	if f.Result != OK {
 		return f
 	}

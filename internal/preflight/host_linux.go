@@ -35,6 +35,9 @@ func (p *probe) virtualization(context.Context) Finding {
 	return doubtful(p.kvm.Error(), "QEMU emulates the processor, which is slow: use a host, or a kind of cloud machine, that has KVM; a user needs to be in the group kvm")
 }
 
+// jailShows returns why machines in a jail could not have a file of an image.
+func (p *probe) jailShows(path string) error { return p.jail().CheckFile(path) }
+
 func systemName() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {

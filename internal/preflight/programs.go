@@ -70,13 +70,17 @@ func (p *probe) jailer(ctx context.Context) Finding {
 	if f.Result != OK {
 		return f
 	}
-	s := p.Settings.Jailer
 	kind, _ := cgroup.Look() // it is of no kind where it fails
-	jail := firecracker.Jail{UID: s.UID, GID: s.GID, ChrootBase: s.ChrootBase, Cgroup: s.Cgroup}
-	if err := jail.Check(kind); err != nil {
+	if err := p.jail().Check(kind); err != nil {
 		f.Result, f.Detail, f.Fix = Missing, err.Error(), "change \"jailer\" in the configuration"
 	}
 	return f
+}
+
+// jail is that of the node's machines.
+func (p *probe) jail() *firecracker.Jail {
+	s := p.Settings.Jailer
+	return &firecracker.Jail{UID: s.UID, GID: s.GID, ChrootBase: s.ChrootBase, Cgroup: s.Cgroup}
 }
 
 func (p *probe) qemu(ctx context.Context) Finding {

@@ -46,7 +46,7 @@ func (b *boot) makeJail() error {
 		return err
 	}
 	for name, file := range map[string]string{kernelFile: b.l.Kernel, initramfsFile: b.l.Initramfs, rootfsFile: b.l.RootFS} {
-		if err := b.rec.bring(b.Records, b.root, name, file, 0o004, b.uid, b.gid); err != nil {
+		if err := b.rec.bring(b.Records, b.root, name, file, imageMode, b.uid, b.gid); err != nil {
 			return err
 		}
 	}
