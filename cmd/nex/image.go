@@ -5,29 +5,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/choria-io/fisk"
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 
+	"nex/internal/config"
 	"nex/internal/image"
-	"nex/internal/node"
 )
 
 // imageCmd makes and keeps what microVMs boot.
 type imageCmd struct {
 	*cli
-	dir   string // of the store
-	names []string
+	dir         string // of the store
+	config      string // of the node that boots the images
+	configGiven bool
+	names       []string
 }
 
 // buildCmd makes an image.
 type buildCmd struct {
 	imageCmd
 	name, output  string
+	nameGiven     bool
 	init          string
 	size          string
 	image.Options // but for Init and Size, which flags name otherwise
@@ -36,7 +41,8 @@ type buildCmd struct {
 func (c *cli) addImage(ctx context.Context, app *fisk.Application) {
 	parent := app.Command("image", "Make and keep what microVMs boot: kernel, initramfs and root file system").Alias("images")
 	i := &imageCmd{cli: c}
-	parent.Flag("dir", "Where images are kept (images in the state directory)").PlaceHolder("DIR").StringVar(&i.dir)
+	parent.Flag("dir", "Where images are kept (images in the node's state directory)").PlaceHolder("DIR").StringVar(&i.dir)
+	parent.Flag("config", "Configuration of the node that boots them, for its state directory; ./config.json if it is there").PlaceHolder("FILE").Default("./config.json").IsSetByUser(&i.configGiven).StringVar(&i.config)
 
 	b := &buildCmd{}
 	cmd := parent.Command("build", `Make an image
@@ -46,7 +52,7 @@ install, and the nex-agent beside nex. Needs neither root nor Docker.`).Action(a
 		b.imageCmd = *i
 		return b.run(ctx)
 	}))
-	cmd.Arg("name", "Name of the image, which replaces one that has it").Default(image.DefaultName).StringVar(&b.name)
+	cmd.Arg("name", "Name of the image, which replaces one that has it").Default(image.DefaultName).IsSetByUser(&b.nameGiven).StringVar(&b.name)
 	cmd.Flag("output", "Write the files into this directory instead of keeping an image: for default_resource_dir").Short('o').PlaceHolder("DIR").StringVar(&b.output)
 	cmd.Flag("agent", "Agent for guests, static and for Linux on amd64 (nex-agent beside nex)").PlaceHolder("FILE").StringVar(&b.Agent)
 	cmd.Flag("rootfs", "Take this ext4 file system, which nex rootfs makes, instead of one with the agent alone").PlaceHolder("FILE").ExistingFileVar(&b.Rootfs)
@@ -65,18 +71,57 @@ install, and the nex-agent beside nex. Needs neither root nor Docker.`).Action(a
 	parent.Command("prune", "Remove files that no image has any more").Action(action(ctx, func(context.Context) error { return i.prune() }))
 }
 
-// store opens the store of images.
+// store opens the store of images: that of the node, unless another is named.
 func (i *imageCmd) store() (*image.Store, error) {
 	if i.dir != "" {
+		if i.configGiven {
+			return nil, errors.New("--dir and --config both say where images are kept: keep one")
+		}
 		return image.Open(i.dir), nil
 	}
-	state, err := node.DefaultStateDir()
-	return image.Open(filepath.Join(state, "images")), err
+	state, settings, err := i.node()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(state, "images")
+	if r := settings.ResourceDir; r != "" && !within(dir, r) {
+		fmt.Fprintln(i.stderr, escapeLines(fmt.Sprintf("nex: the node of %s boots what is in %s (\"default_resource_dir\"), and not the images in %s: nex image build -o %s writes one there", i.config, r, dir, r)))
+	}
+	return image.Open(dir), nil
+}
+
+// node returns the state directory and the settings of the node that boots images.
+func (i *imageCmd) node() (state string, settings config.Config, err error) {
+	settings, _, err = config.Load(i.config)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !i.configGiven:
+		settings = config.Default()
+	case err != nil && !i.configGiven:
+		return "", settings, fmt.Errorf("%w (if that is no node's, name the node's with --config, or where images are kept with --dir)", err)
+	case err != nil:
+		return "", settings, err
+	}
+	state, _, err = (&up{cli: i.cli}).state(settings)
+	return state, settings, err
+}
+
+// within reports whether path is in dir.
+func within(dir, path string) bool {
+	dir, dirErr := filepath.Abs(dir)
+	path, pathErr := filepath.Abs(path)
+	rel, err := filepath.Rel(dir, path)
+	return errors.Join(dirErr, pathErr, err) == nil && filepath.IsLocal(rel)
+}
+
+// built is what --json prints of an image that was made.
+type built struct {
+	image.Image
+	Dir string `json:"dir"` // of its files
 }
 
 func (b *buildCmd) run(ctx context.Context) error {
-	if b.output != "" && b.name != image.DefaultName {
-		return errors.New("an image is either kept under a name or written into a directory (-o)")
+	if err := b.contradiction(); err != nil {
+		return err
 	}
 	o := b.Options
 	if err := b.fill(&o); err != nil {
@@ -86,14 +131,45 @@ func (b *buildCmd) run(ctx context.Context) error {
 	o.Progress = func(stage string) {
 		b.announce(fmt.Sprintf("%5.1fs  %s", time.Since(began).Seconds(), stage))
 	}
-	made, where, err := b.build(ctx, o)
+	made, dir, err := b.build(ctx, o)
 	if err != nil {
 		return err
 	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
 	if b.json {
-		return b.printJSON(made)
+		return b.printJSON(built{made, dir})
+	}
+	where := dir
+	if b.output == "" {
+		where = fmt.Sprintf("image %s in %s", b.name, dir)
 	}
 	fmt.Fprintf(b.stdout, "Built %s: kernel %s, agent %s\n", where, made.Kernel.Version, cmp.Or(made.Agent.Version, "of "+made.Rootfs.Source))
+	return nil
+}
+
+// contradiction refuses flags of which one would have no effect.
+func (b *buildCmd) contradiction() error {
+	if b.output != "" && (b.nameGiven || b.dir != "" || b.configGiven) {
+		return errors.New("an image is either kept in a store (NAME, --dir, --config) or written into a directory (-o)")
+	}
+	var kernels []string
+	for _, f := range []struct{ flag, value string }{{"--kernel", b.KernelFile}, {"--kernel-deb", b.KernelDeb}, {"--kernel-dir", b.KernelDir}} {
+		if f.value != "" {
+			kernels = append(kernels, f.flag)
+		}
+	}
+	switch {
+	case len(kernels) > 1:
+		return fmt.Errorf("%s each name a kernel: keep one", strings.Join(kernels, " and "))
+	case b.Modules != "" && b.KernelFile == "":
+		return errors.New("--modules are those of --kernel, which is not given: the other flags find modules beside their kernel")
+	case b.Rootfs != "" && b.Agent != "":
+		return errors.New("--rootfs has an agent already, and --agent names another: keep one (nex rootfs --agent makes a file system with that one)")
+	case b.Rootfs != "" && b.size != "":
+		return errors.New("--rootfs has its size, and --size is for the file system that is made without it: keep one")
+	}
 	return nil
 }
 
@@ -119,7 +195,7 @@ func (b *buildCmd) fill(o *image.Options) (err error) {
 }
 
 // build makes the image where it belongs.
-func (b *buildCmd) build(ctx context.Context, o image.Options) (made image.Image, where string, err error) {
+func (b *buildCmd) build(ctx context.Context, o image.Options) (made image.Image, dir string, err error) {
 	if b.output != "" {
 		made, err = image.Export(ctx, b.output, o)
 		return made, b.output, err
@@ -129,7 +205,7 @@ func (b *buildCmd) build(ctx context.Context, o image.Options) (made image.Image
 		return made, "", err
 	}
 	made, err = store.Build(ctx, b.name, o)
-	return made, fmt.Sprintf("image %s in %s", b.name, store.Dir(b.name)), err
+	return made, store.Dir(b.name), err
 }
 
 // guestAgent returns the agent beside nex.
@@ -159,10 +235,11 @@ func (i *imageCmd) list() error {
 	if err != nil {
 		return err
 	}
-	images, err := store.List()
+	images, others, err := store.List()
 	if err != nil {
-		fmt.Fprintln(i.stderr, escapeLines("nex: "+err.Error()))
+		return err
 	}
+	i.tell(others)
 	if i.json {
 		if images == nil {
 			images = []image.Image{}
@@ -186,38 +263,59 @@ func (i *imageCmd) list() error {
 	return nil
 }
 
+// tell tells of what in a store is no image.
+func (i *imageCmd) tell(others []image.Other) {
+	for _, o := range others {
+		fmt.Fprintln(i.stderr, escapeLines("nex: "+o.String()))
+	}
+}
+
 // verify checks all that was asked for, and fails for each that is not as it was.
 func (i *imageCmd) verify(ctx context.Context) error {
 	store, err := i.store()
 	if err != nil {
 		return err
 	}
+	report := struct {
+		Verified []string          `json:"verified"`
+		Wrong    map[string]string `json:"wrong"` // why, by name
+	}{[]string{}, map[string]string{}}
 	names := i.names
 	if len(names) == 0 {
-		images, err := store.List()
+		images, others, err := store.List()
 		if err != nil {
 			return err
 		}
 		for _, m := range images {
 			names = append(names, m.Name)
 		}
+		for _, o := range others {
+			if errors.Is(o.Err, fs.ErrNotExist) {
+				i.tell([]image.Other{o})
+				continue
+			}
+			names = append(names, filepath.Base(o.Dir)) // it was an image
+		}
 	}
-	good := []string{}
 	var wrong []error
 	for _, name := range names {
 		_, err := store.Get(name)
 		if err == nil {
 			_, err = image.Verify(ctx, store.Dir(name))
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("image %s: %w", name, err))
+			report.Wrong[name] = err.Error()
 			continue
 		}
-		good = append(good, name)
+		report.Verified = append(report.Verified, name)
 		i.report("Image " + name + " is as it was built")
 	}
 	if i.json {
-		wrong = append(wrong, i.printJSON(map[string]any{"verified": good}))
+		wrong = append(wrong, i.printJSON(report))
 	}
 	return errors.Join(wrong...)
 }
@@ -252,7 +350,8 @@ func (i *imageCmd) prune() error {
 	if err != nil {
 		return err
 	}
-	p, err := store.Prune()
+	p, others, err := store.Prune()
+	i.tell(others)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,10 +82,65 @@ func TestImageCommands(t *testing.T) {
 	wants(t, image(0, "rm", "default"), "Removed image default")
 	wants(t, image(0, "prune"), "Removed 3 files")
 	dir := filepath.Join(t.TempDir(), "wd")
-	wants(t, image(0, append(build, "-o", dir)...), "Built "+dir)
+	wants(t, image(1, append(build, "-o", dir)...), "either kept in a store")
+	wants(t, nexMain(t, 0, append([]string{"image"}, append(build, "-o", dir)...)...), "Built "+dir)
 	for _, name := range []string{"vmlinux", "initramfs", "rootfs.ext4", "image.json"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+// TestImagesAreTheNodes: they are kept where the node of the configuration looks.
+func TestImagesAreTheNodes(t *testing.T) {
+	agent, kernel, dir := guestFile(t, "agent"), guestFile(t, "vmlinux"), t.TempDir()
+	t.Chdir(dir)
+	put := func(name, text string) string {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(dir, name)
+	}
+	build := []string{"image", "build", "--kernel", kernel, "--init", agent, "--agent", agent}
+	other := put("other.json", `{"sandbox": "qemu", "state_dir": "`+dir+`/other"}`)
+	wants(t, nexMain(t, 0, append(build, "--config", other)...), "Built image default in "+dir+"/other/images/default:")
+	put("config.json", `{"sandbox": "qemu", "state_dir": "here"}`) // the default
+	var made struct {
+		Dir    string
+		Kernel struct{ Version string }
+	}
+	if err := json.Unmarshal([]byte(nexMain(t, 0, append(build, "--json")...)), &made); err != nil || made.Dir != dir+"/here/images/default" || made.Kernel.Version != "6.1.0-test" {
+		t.Errorf("--json says %+v (%v)", made, err)
+	}
+	if err := os.Mkdir("here/images/half", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, nexMain(t, 0, "image", "ls"), "default", "6.1.0-test", "here/images/half is no image: it has no image.json")
+	wants(t, nexMain(t, 0, "image", "verify"), "Image default is as it was built", "here/images/half is no image")
+	wants(t, nexMain(t, 0, "image", "prune"), "Removed 0 files", "here/images/half is no image")
+	file := filepath.Join(made.Dir, "initramfs")
+	if err := errors.Join(os.Chmod(file, 0o600), os.WriteFile(file, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, nexMain(t, 1, "--json", "image", "verify"), `"verified": []`, `"default": "here/images/default/initramfs has changed`)
+
+	put("config.json", `{"state_dir": "here", "default_resource_dir": "wd"}`)
+	wants(t, nexMain(t, 0, "image", "ls"), `boots what is in wd ("default_resource_dir")`, "nex image build -o wd")
+	put("config.json", `{"somebody": "else's"}`)
+	wants(t, nexMain(t, 1, "image", "ls"), `unknown key "somebody"`, "name the node's with --config, or where images are kept with --dir")
+	wants(t, nexMain(t, 1, "image", "ls", "--config", "none.json"), "nex node preflight --init sandbox|nosandbox --config none.json")
+
+	for flags, want := range map[string]string{
+		"-o wd --config " + other:               "either kept in a store",
+		"-o wd default":                         "either kept in a store",
+		"--dir wd --config " + other:            "--dir and --config both say",
+		"--kernel-dir " + dir:                   "--kernel and --kernel-dir each name a kernel",
+		"--rootfs " + kernel:                    "--rootfs has an agent already",
+		"--rootfs " + kernel + " --size 100MiB": "--rootfs has an agent already",
+	} {
+		wants(t, nexMain(t, 1, append(build, strings.Fields(flags)...)...), want)
+	}
+	wants(t, nexMain(t, 1, "image", "build", "--modules", dir), "--modules are those of --kernel, which is not given")
+	wants(t, nexMain(t, 1, "image", "build", "--rootfs", kernel, "--size", "100MiB"), "--rootfs has its size")
 }

@@ -63,7 +63,8 @@ func (c *cli) addNodePreflight(ctx context.Context, node *fisk.CmdClause) {
 // preflightReport is what --json prints.
 type preflightReport struct {
 	Ready     bool                 `json:"ready"`
-	Config    string               `json:"config,omitempty"` // "" for the built-in settings
+	Config    string               `json:"config,omitempty"`   // "" for the built-in settings
+	Warnings  []string             `json:"warnings,omitempty"` // of the configuration
 	Findings  []preflight.Finding  `json:"findings"`
 	Installed []string             `json:"installed"`          // what was done
 	Failed    []string             `json:"failed"`             // what could not be
@@ -80,6 +81,13 @@ func (p *preflightCmd) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var in *preflight.Installer
+	installs := !p.check && (p.yes || !p.json)
+	if installs || len(p.sha256) > 0 {
+		if in, err = p.installer(ctx, host); err != nil {
+			return err
+		}
+	}
 	intact := true
 	if p.verify {
 		if report.Verified, err = preflight.Verify(ctx, host.StateDir); err != nil {
@@ -91,10 +99,10 @@ func (p *preflightCmd) run(ctx context.Context) error {
 		return err
 	}
 	p.print(report.Findings)
-	if !p.check && (p.yes || !p.json) {
-		tried, err := p.install(ctx, host, &report)
+	if installs {
+		tried, err := p.install(ctx, in, &report)
 		if err != nil {
-			return err
+			return errors.Join(err, p.printReport(report))
 		}
 		if tried {
 			if report.Findings, err = preflight.Run(ctx, host); err != nil {
@@ -103,13 +111,19 @@ func (p *preflightCmd) run(ctx context.Context) error {
 			p.print(report.Findings)
 		}
 	}
-	report.Ready = preflight.Ready(report.Findings)
-	if p.json {
-		if err := p.printJSON(report); err != nil {
-			return err
-		}
+	if err := p.printReport(report); err != nil {
+		return err
 	}
 	return outcome(report, intact)
+}
+
+// printReport prints all of it, for programs.
+func (p *preflightCmd) printReport(r preflightReport) error {
+	if !p.json {
+		return nil
+	}
+	r.Ready = preflight.Ready(r.Findings)
+	return p.printJSON(r)
 }
 
 // outcome is the command's error, nil for a host that is ready.
@@ -155,6 +169,7 @@ func (p *preflightCmd) host() (*preflight.Host, preflightReport, error) {
 		report.Config = p.config
 	}
 	for _, w := range warnings {
+		report.Warnings = append(report.Warnings, w.String())
 		p.say("⚠️ Configuration key %s", w)
 	}
 	if len(p.nameservers) > 0 {
@@ -274,21 +289,26 @@ func (p *preflightCmd) printVerified(all []preflight.Verified) (intact bool) {
 	return intact
 }
 
-// install does what can be done about what is missing, and is agreed to. tried
-// says whether anything may have changed.
-func (p *preflightCmd) install(ctx context.Context, host *preflight.Host, report *preflightReport) (tried bool, err error) {
+// installer is what would install, by the flags.
+func (p *preflightCmd) installer(ctx context.Context, host *preflight.Host) (in *preflight.Installer, err error) {
 	manifest := preflight.DefaultManifest()
 	if p.manifest != "" {
 		if manifest, err = preflight.LoadManifest(ctx, p.manifest); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
 	if p.from != "" {
 		if p.from, err = filepath.Abs(p.from); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
-	in := &preflight.Installer{Host: host, Manifest: manifest, From: p.from, SHA256: maps.Clone(p.sha256), Version: p.installVersion, Progress: p.progress()}
+	in = &preflight.Installer{Host: host, Manifest: manifest, From: p.from, SHA256: maps.Clone(p.sha256), Version: p.installVersion, Progress: p.progress()}
+	return in, in.CheckNames()
+}
+
+// install does what can be done about what is missing, and is agreed to. tried
+// says whether anything may have changed.
+func (p *preflightCmd) install(ctx context.Context, in *preflight.Installer, report *preflightReport) (tried bool, err error) {
 	defer func() { err = errors.Join(err, in.Close()) }()
 	for _, f := range report.Findings {
 		wanted := f.Result == preflight.Missing || f.Result == preflight.Warning && p.yes
@@ -297,8 +317,7 @@ func (p *preflightCmd) install(ctx context.Context, host *preflight.Host, report
 		}
 		step, err := in.Step(f)
 		if err != nil {
-			report.Failed = append(report.Failed, f.Name+": "+err.Error())
-			p.say("⛔ Not installed - %s\n   what: %v", f.Name, err)
+			p.notInstalled(report, f, err)
 			continue
 		}
 		if f.Result == preflight.Warning && !step.Adds {
@@ -313,14 +332,26 @@ func (p *preflightCmd) install(ctx context.Context, host *preflight.Host, report
 			if ctx.Err() != nil {
 				return tried, ctx.Err()
 			}
-			report.Failed = append(report.Failed, f.Name+": "+err.Error())
-			p.say("⛔ Not installed - %s\n   what: %v", f.Name, err)
+			if errors.Is(err, preflight.ErrBusy) {
+				return false, err
+			}
+			p.notInstalled(report, f, err)
 			continue
 		}
 		report.Installed = append(report.Installed, step.Text)
 		p.say("✅ Installed - %s", f.Name)
 	}
 	return tried, nil
+}
+
+// notInstalled tells of what could not be installed.
+func (p *preflightCmd) notInstalled(report *preflightReport, f preflight.Finding, err error) {
+	report.Failed = append(report.Failed, f.Name+": "+err.Error())
+	sign := "⛔"
+	if f.Result == preflight.Warning {
+		sign = "⚠️"
+	}
+	p.say("%s Not installed - %s\n   what: %v", sign, f.Name, err)
 }
 
 // agree asks whether a step may be done. The end of input is no answer.

@@ -190,7 +190,7 @@ func Default() Config {
 func Load(path string) (Config, []Warning, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Config{}, nil, fmt.Errorf("load configuration file: %w; create it (as {\"no_sandbox\": true}, for code you trust) or name another with --config", err)
+		return Config{}, nil, fmt.Errorf("load configuration file: %w; nex node preflight --init sandbox|nosandbox --config %s writes one to begin with (nosandbox is for code you trust), or name another with --config", err, path)
 	}
 	if err != nil {
 		return Config{}, nil, fmt.Errorf("load configuration file: %w", err)

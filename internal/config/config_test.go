@@ -124,7 +124,7 @@ func TestLoad(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("missing file: got %v, want fs.ErrNotExist", err)
 	}
-	for _, want := range []string{"open " + path + ": no such file or directory", "create it", "--config"} {
+	for _, want := range []string{"open " + path + ": no such file or directory", "nex node preflight --init sandbox|nosandbox --config " + path, "or name another with --config"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("missing file: %q lacks %q", err, want)
 		}

@@ -155,7 +155,9 @@ func AgentVersion(ctx context.Context, path string) string {
 	if err != nil {
 		return ""
 	}
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	cmd := exec.CommandContext(ctx, path, "--version")
+	cmd.WaitDelay = waitDelay
+	out, err := cmd.Output()
 	if err != nil || len(out) > 200 {
 		return ""
 	}

@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // kernelPackage depends on Debian's newest kernel for virtual machines.
@@ -55,10 +57,13 @@ func fetchKernel(ctx context.Context, dir string) (string, error) {
 	return found[0], nil
 }
 
+// waitDelay is how long what a program has started may hold its output after its end.
+const waitDelay = time.Second
+
 // apt runs a program of apt and returns what it printed.
 func apt(ctx context.Context, dir string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Dir = dir
+	cmd.Dir, cmd.WaitDelay = dir, waitDelay
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint
@@ -100,8 +105,7 @@ func kernelFromDirectory(dir string) (kernel, error) {
 	if len(found) == 0 {
 		return kernel{}, errors.New("no kernel (boot/vmlinuz-…) in it")
 	}
-	slices.Sort(found)
-	newest := found[len(found)-1]
+	newest := slices.MaxFunc(found, compareReleases)
 	release := strings.TrimPrefix(filepath.Base(newest), "vmlinuz-")
 	for _, modules := range []string{"lib/modules", "usr/lib/modules"} {
 		path := filepath.Join(dir, modules, release)
@@ -111,6 +115,39 @@ func kernelFromDirectory(dir string) (kernel, error) {
 	}
 	return kernel{}, fmt.Errorf("no modules of kernel %s (lib/modules/%s) in it", release, release)
 }
+
+// compareReleases compares what is called by the releases of kernels: numbers in them
+// as numbers, so that 6.1.0-10 is newer than 6.1.0-9, and the rest as text.
+func compareReleases(a, b string) int {
+	for a != "" && b != "" {
+		var m, n string
+		m, a = run(a)
+		n, b = run(b)
+		if isNumber(m) && isNumber(n) {
+			m, n = strings.TrimLeft(m, "0"), strings.TrimLeft(n, "0")
+			if c := cmp.Compare(len(m), len(n)); c != 0 {
+				return c
+			}
+		}
+		if c := strings.Compare(m, n); c != 0 {
+			return c
+		}
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+// run cuts the digits that text begins with, or what is before its first.
+func run(text string) (first, rest string) {
+	digits := isNumber(text)
+	end := strings.IndexFunc(text, func(r rune) bool { return (r >= '0' && r <= '9') != digits })
+	if end < 0 {
+		end = len(text)
+	}
+	return text[:end], text[end:]
+}
+
+// isNumber reports whether text begins with a digit.
+func isNumber(text string) bool { return text[0] >= '0' && text[0] <= '9' }
 
 // kernelFromFiles reads a kernel and its modules. Without a directory of modules
 // it must have all that guests need built in.

@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"debug/elf"
 	"encoding/binary"
@@ -281,4 +282,15 @@ func FuzzDeb(f *testing.F) {
 			t.Errorf("it left %v (%v)", entries, err)
 		}
 	})
+}
+
+func TestReleasesAreComparedAsNumbers(t *testing.T) {
+	rising := []string{"5.10.0-9-cloud-amd64", "5.10.0-56-cloud-amd64", "6.1.0-9-amd64", "6.1.0-9-cloud-amd64", "6.1.0-10-cloud-amd64", "6.1.0-10-cloud-amd64+deb12", "6.1.1", "6.10.0", "10.0.0"}
+	for i, a := range rising {
+		for j, b := range rising {
+			if got := compareReleases(a, b); got != cmp.Compare(i, j) {
+				t.Errorf("%s and %s: %d", a, b, got)
+			}
+		}
+	}
 }

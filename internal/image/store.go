@@ -39,43 +39,63 @@ var ErrNoImage = errors.New("no such image")
 // Get returns an image.
 func (s *Store) Get(name string) (Image, error) {
 	if !validName.MatchString(name) {
-		return Image{}, fmt.Errorf("%q cannot be an image's name (lower-case letters, digits, and . _ - between them)", name)
+		return Image{}, badName(name)
 	}
 	i, err := Read(s.Dir(name))
 	if errors.Is(err, os.ErrNotExist) {
-		return Image{}, fmt.Errorf("%w: %s in %s (nex image ls shows those that there are)", ErrNoImage, name, s.dir)
+		return Image{}, s.noImage(name)
 	}
 	i.Name = name
 	return i, err
 }
 
-// List returns all images, by name. Those that cannot be read are in the error.
-func (s *Store) List() ([]Image, error) {
+func badName(name string) error {
+	return fmt.Errorf("%q cannot be an image's name (lower-case letters, digits, and . _ - between them)", name)
+}
+
+func (s *Store) noImage(name string) error {
+	return fmt.Errorf("%w: %s in %s (nex image ls shows those that there are)", ErrNoImage, name, s.dir)
+}
+
+// Other is a directory in a store that cannot be read as an image.
+type Other struct {
+	Dir string
+	Err error // why; [os.ErrNotExist] if nothing there says that it is an image
+}
+
+func (o Other) String() string {
+	if errors.Is(o.Err, os.ErrNotExist) {
+		return fmt.Sprintf("%s is no image: it has no %s, and is half an image or somebody else's", o.Dir, Manifest)
+	}
+	return fmt.Sprintf("%s is no image that can be used: %v", o.Dir, o.Err)
+}
+
+// List returns all images, by name, and what else there is under names of images.
+func (s *Store) List() (images []Image, others []Other, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+		return nil, nil, err
 	}
-	var images []Image
-	var bad []error
 	for _, e := range entries {
 		if !e.IsDir() || !validName.MatchString(e.Name()) {
 			continue
 		}
-		i, err := s.Get(e.Name())
+		i, err := Read(s.Dir(e.Name()))
 		if err != nil {
-			bad = append(bad, err)
+			others = append(others, Other{s.Dir(e.Name()), err})
 			continue
 		}
+		i.Name = e.Name()
 		images = append(images, i)
 	}
-	return images, errors.Join(bad...)
+	return images, others, nil
 }
 
 // Build makes an image, and puts it in the place of one that had its name when it
 // is whole.
 func (s *Store) Build(ctx context.Context, name string, o Options) (Image, error) {
 	if !validName.MatchString(name) {
-		return Image{}, fmt.Errorf("%q cannot be an image's name (lower-case letters, digits, and . _ - between them)", name)
+		return Image{}, badName(name)
 	}
 	unlock, err := s.lock()
 	if err != nil {
@@ -133,14 +153,12 @@ func (s *Store) share(ctx context.Context, path, digest string) error {
 	return os.Rename(beside, path)
 }
 
-// replace puts the directory of an image where its name says. Files of the image
-// that was there live on for those that have them open.
+// replace puts the directory of an image where its name says, also over one that was
+// not finished or is of another format. Files of the image that was there live on for
+// those that have them open.
 func (s *Store) replace(dir, name string) error {
 	if _, err := os.Lstat(s.Dir(name)); errors.Is(err, os.ErrNotExist) {
 		return os.Rename(dir, s.Dir(name))
-	}
-	if _, err := Read(s.Dir(name)); err != nil {
-		return fmt.Errorf("%s is there, and is no image that can be replaced: %w", s.Dir(name), err)
 	}
 	if err := onlyOurs(s.Dir(name)); err != nil {
 		return err
@@ -153,8 +171,11 @@ func (s *Store) replace(dir, name string) error {
 
 // Remove removes an image: its files, and its directory if nothing else is in it.
 func (s *Store) Remove(name string) error {
-	if _, err := s.Get(name); err != nil {
-		return err
+	if !validName.MatchString(name) {
+		return badName(name)
+	}
+	if _, err := os.Stat(s.Dir(name)); errors.Is(err, os.ErrNotExist) {
+		return s.noImage(name)
 	}
 	unlock, err := s.lock()
 	if err != nil {
@@ -189,7 +210,7 @@ func onlyOurs(dir string) error {
 	}
 	for _, e := range entries {
 		if !slices.Contains(ours, e.Name()) {
-			return fmt.Errorf("%s is not the image's, and stays: move it elsewhere first", filepath.Join(dir, e.Name()))
+			return fmt.Errorf("%s is not an image's, and stays: move it elsewhere first", filepath.Join(dir, e.Name()))
 		}
 	}
 	return nil
@@ -201,21 +222,22 @@ type Pruned struct {
 	Bytes int64    `json:"bytes"`
 }
 
-// Prune removes the files that no image has any more.
-func (s *Store) Prune() (Pruned, error) {
+// Prune removes the files that no image has any more. What others have that cannot be
+// read as images they keep, and it is not counted.
+func (s *Store) Prune() (Pruned, []Other, error) {
 	p := Pruned{Files: []string{}}
 	if _, err := os.Stat(s.dir); errors.Is(err, os.ErrNotExist) {
-		return p, nil
+		return p, nil, nil
 	}
 	unlock, err := s.lock()
 	if err != nil {
-		return p, err
+		return p, nil, err
 	}
 	defer unlock()
 	s.sweep()
-	images, err := s.List()
+	images, others, err := s.List()
 	if err != nil {
-		return p, err // what those have that cannot be read is not known
+		return p, nil, err
 	}
 	used := map[string]bool{}
 	for _, i := range images {
@@ -223,25 +245,39 @@ func (s *Store) Prune() (Pruned, error) {
 			used[f.SHA256] = true
 		}
 	}
+	kept := partsOf(others)
 	entries, err := os.ReadDir(filepath.Join(s.dir, blobs))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return p, err
+		return p, others, err
 	}
 	for _, e := range entries {
 		info, err := e.Info()
 		if err != nil {
-			return p, err
+			return p, others, err
 		}
-		if !isDigest(e.Name()) || used[e.Name()] || !info.Mode().IsRegular() {
+		same := func(k os.FileInfo) bool { return os.SameFile(k, info) }
+		if !isDigest(e.Name()) || used[e.Name()] || !info.Mode().IsRegular() || slices.ContainsFunc(kept, same) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(s.dir, blobs, e.Name())); err != nil {
-			return p, err
+			return p, others, err
 		}
 		p.Files = append(p.Files, e.Name())
 		p.Bytes += info.Size()
 	}
-	return p, nil
+	return p, others, nil
+}
+
+// partsOf are the files in directories that are called as those of images.
+func partsOf(others []Other) (files []os.FileInfo) {
+	for _, o := range others {
+		for _, name := range parts {
+			if info, err := os.Lstat(filepath.Join(o.Dir, name)); err == nil {
+				files = append(files, info)
+			}
+		}
+	}
+	return files
 }
 
 // sweep removes what builds that were killed left; the store is locked.

@@ -19,7 +19,7 @@ func small(t *testing.T) Options {
 
 func TestStore(t *testing.T) {
 	s := Open(filepath.Join(t.TempDir(), "images"))
-	if images, err := s.List(); err != nil || len(images) > 0 {
+	if images, others, err := s.List(); err != nil || len(images)+len(others) > 0 {
 		t.Errorf("an empty store has %v (%v)", images, err)
 	}
 	if _, err := s.Get("default"); !errors.Is(err, ErrNoImage) {
@@ -35,11 +35,11 @@ func TestStore(t *testing.T) {
 	if _, err := s.Build(t.Context(), "three", o); err != nil {
 		t.Fatal(err)
 	}
-	images, err := s.List()
+	images, _, err := s.List()
 	if err != nil || len(images) != 3 {
 		t.Fatalf("the store has %v (%v)", images, err)
 	}
-	if p, err := s.Prune(); err != nil || len(p.Files) > 0 {
+	if p, _, err := s.Prune(); err != nil || len(p.Files) > 0 {
 		t.Errorf("pruned %v (%v), and all of it is used", p, err)
 	}
 	for _, name := range []string{"one", "three"} {
@@ -47,7 +47,7 @@ func TestStore(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	p, err := s.Prune()
+	p, _, err := s.Prune()
 	if want := images[1].Files[Initramfs].SHA256; err != nil || len(p.Files) != 1 || p.Files[0] != want { // of three
 		t.Errorf("pruned %v (%v), want %s alone", p, err, want)
 	}
@@ -116,8 +116,8 @@ func TestOthersFilesStay(t *testing.T) {
 			t.Errorf("replaced the directory %s, in which something else is", name)
 		}
 	}
-	if _, err := s.Prune(); err == nil {
-		t.Error("pruned although an image cannot be read")
+	if p, others, err := s.Prune(); err != nil || len(p.Files) > 0 || len(others) != 1 {
+		t.Errorf("pruned %v beside %v (%v)", p, others, err)
 	}
 	if _, err := Verify(t.Context(), s.Dir("x")); err != nil {
 		t.Errorf("the image that was not removed: %v", err)
@@ -126,6 +126,63 @@ func TestOthersFilesStay(t *testing.T) {
 		if _, err := os.Stat(path); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestBrokenImages: what is no image, or none any more, is told of and stands in the way of
+// nothing; an image that is built under its name takes its place.
+func TestBrokenImages(t *testing.T) {
+	s := Open(t.TempDir())
+	o := small(t)
+	for _, name := range []string{"good", "half", "old"} {
+		if _, err := s.Build(t.Context(), name, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := filepath.Join(s.Dir("old"), Manifest)
+	if err := errors.Join(
+		os.Remove(filepath.Join(s.Dir("half"), Manifest)), os.Chmod(old, 0o600), os.WriteFile(old, []byte(`{"format": 7}`), 0o600),
+		os.Mkdir(s.Dir("foreign"), 0o700), os.WriteFile(filepath.Join(s.Dir("foreign"), "notes"), nil, 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	images, others, err := s.List()
+	if err != nil || len(images) != 1 || len(others) != 3 {
+		t.Fatalf("the store has %v and %v (%v)", images, others, err)
+	}
+	for i, want := range []string{"foreign is no image: it has no image.json", "half is no image: it has no image.json", "format 7"} {
+		if got := others[i].String(); !strings.Contains(got, want) {
+			t.Errorf("said %s, want %s", got, want)
+		}
+	}
+	if err := s.Remove("good"); err != nil {
+		t.Fatal(err)
+	}
+	if p, others, err := s.Prune(); err != nil || len(p.Files) > 0 || len(others) != 3 { // what half and old have is still theirs
+		t.Errorf("pruned %v beside %v (%v)", p, others, err)
+	}
+	if _, err := os.Stat(filepath.Join(s.Dir("half"), Kernel)); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"half", "old"} {
+		if _, err := s.Build(t.Context(), name, o); err != nil {
+			t.Error(err)
+		}
+		if _, err := Verify(t.Context(), s.Dir(name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(s.Dir("half"), Manifest)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove("half"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Remove("foreign"); err == nil {
+		t.Error("removed what is somebody else's")
+	}
+	if err := s.Remove("none"); !errors.Is(err, ErrNoImage) {
+		t.Errorf("removed what is not there: %v", err)
 	}
 }
 

@@ -53,7 +53,7 @@ var mayImport = map[string]string{
 	"artifact":            "nex",
 	"hostsvc":             "direct guest nex",
 	"image":               "rootfs undo",
-	"preflight":           "cgroup config confine keyfile machine rootfs vmnet vmnet/tap nex",
+	"preflight":           "cgroup config confine keyfile machine machine/firecracker machine/microvm machine/qemu rootfs vmnet vmnet/tap nex",
 	"rootfs":              "undo",
 
 	// Test support. What rawclient knows of the wire it knows from its description.

@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"os"
+	"slices"
 
 	"nex"
 )
@@ -35,6 +36,7 @@ const (
 // checks are all checks there are, those that this node does not need among them.
 func (p *probe) checks() []check {
 	root := os.Geteuid() == 0
+	accel := p.Settings.QEMU.Accel
 	vm := p.vmm == nex.SandboxFirecracker || p.vmm == nex.SandboxQEMU
 	fc := p.vmm == nex.SandboxFirecracker
 	network := p.Settings.QEMU.Network // QEMU has one of its own for those who may make no other
@@ -47,8 +49,8 @@ func (p *probe) checks() []check {
 	add(
 		check{groupHost, "operating system", "the sandbox of a node is made of what Linux has", "", true, p.vmm != nex.SandboxNone, (*probe).system},
 		check{groupHost, "architecture", "microVMs boot a kernel for amd64, the OS sandbox knows the system calls of amd64 and arm64", "", true, p.vmm != nex.SandboxNone, (*probe).architecture},
-		check{groupHost, "privileges", "a node as root can give machines networks and limits", "", fc, vm || forOS, (*probe).privileges},
-		check{groupHost, "KVM", "Firecracker runs machines by it, and QEMU runs them much faster", "", fc, vm, (*probe).virtualization},
+		check{groupHost, "privileges", "a node as root can give machines networks and limits", "", fc || p.vmm == nex.SandboxQEMU && network == "tap", vm || forOS, (*probe).privileges},
+		check{groupHost, "KVM", "Firecracker runs machines by it, and QEMU runs them much faster", "", fc || accel == "kvm", fc || p.vmm == nex.SandboxQEMU && accel != "tcg", (*probe).virtualization},
 		check{groupHost, "cgroups", "they keep the limits of services: cpus, memory_mib and pids", "", false, true, (*probe).cgroups},
 		check{groupHost, "namespaces of the OS sandbox", "the OS sandbox is made of them", "", false, forOS, (*probe).sandbox},
 		check{groupHost, "nftables", "the firewall around machines is made of it", "", false, cni, (*probe).nftables},
@@ -57,13 +59,17 @@ func (p *probe) checks() []check {
 		check{groupHost, "file limit", "each machine and each connection takes open files of the node", "", false, true, (*probe).files},
 		check{groupHost, "clock", "claims that sign requests expire by it", "", false, true, (*probe).clock},
 	)
-	for _, i := range []item{itemHostLocal, itemPtp} {
-		add(check{groupPlugins, string(i) + " CNI plugin", "it is part of the network of microVMs", i, tap, cni, plugin(i)})
+	for _, name := range p.plugins() {
+		i := item(name)
+		if !slices.Contains(defaultPlugins, name) {
+			i = ""
+		}
+		add(check{groupPlugins, name + " CNI plugin", "it is part of the network of microVMs", i, tap, cni, plugin(name)})
 	}
 	add(
 		check{groupPlugins, "tc-redirect-tap CNI plugin", "it connects a microVM to its network", "", false, cni, (*probe).tap},
 		check{groupBinaries, "Firecracker VM binary", "it runs microVMs", itemFirecracker, true, fc, (*probe).firecracker},
-		check{groupBinaries, "Firecracker jailer binary", "it starts Firecracker as another user in a directory of its own", itemJailer, true, fc && root && !p.Settings.Jailer.Off, (*probe).jailer},
+		check{groupBinaries, "Firecracker jailer binary", "it starts Firecracker as another user in a directory of its own", itemJailer, true, fc && p.jailed(), (*probe).jailer},
 		check{groupBinaries, "QEMU VM binary", "it runs microVMs where Firecracker does not", "", true, p.vmm == nex.SandboxQEMU, (*probe).qemu},
 		check{groupBinaries, "Nex-agent binary", "it runs workloads", itemAgent, true, !vm, (*probe).agent},
 		check{groupNetwork, "CNI Configuration", "it says what the network of microVMs is", itemConflist, true, cni, (*probe).conflist},

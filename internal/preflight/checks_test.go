@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"nex"
 	"nex/internal/config"
 	"nex/internal/keyfile"
+	"nex/internal/machine/microvm"
 	"nex/internal/nextest"
 	"nex/internal/rootfs"
 )
@@ -29,45 +31,6 @@ func find(t *testing.T, all []Finding, name string) Finding {
 		t.Fatalf("nothing was looked at that is called %q", name)
 	}
 	return all[i]
-}
-
-func TestFirecrackerVersions(t *testing.T) {
-	for output, want := range map[string]string{
-		"Firecracker v1.8.0\n\nSupported snapshot data format versions: v2.0.0\n": "v1.8.0",
-		"Firecracker v1.16.1\n":     "v1.16.1",
-		"Firecracker 1.10.0-dev\n":  "1.10.0-dev",
-		"Firecracker v1.7.9\n":      "! too old",
-		"Firecracker v0.25.0\n":     "! too old",
-		"Firecracker v1.17.0\n":     "! newer than",
-		"Firecracker v2.0.0\n":      "! newer than",
-		"Firecracker v1\n":          "! where Firecracker says",
-		"Firecracker v999999.9.9\n": "! where Firecracker says",
-		"Jailer v1.9.0\n":           "! where Firecracker says",
-		"":                          "! where Firecracker says",
-	} {
-		got, err := firecrackerVersion("Firecracker", output)
-		if err != nil {
-			got = "! " + err.Error()
-		}
-		if text, bad := strings.CutPrefix(want, "! "); got != want && (!bad || err == nil || !strings.Contains(got, text)) {
-			t.Errorf("%q: got %q, want %q", output, got, want)
-		}
-	}
-}
-
-func TestQEMUVersions(t *testing.T) {
-	for output, want := range map[string]string{
-		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\n": "7.2.22",
-		"QEMU emulator version 10.0.2\n":                       "10.0.2",
-		"QEMU emulator version 4.2.1\n":                        "",
-		"QEMU emulator version\n":                              "",
-		"QEMU emulator version x\n":                            "",
-		"bash 5\n":                                             "",
-	} {
-		if got, err := qemuVersion(output); got != want || (err == nil) != (want != "") {
-			t.Errorf("%q: got %q, %v; want %q", output, got, err, want)
-		}
-	}
 }
 
 // program puts a program into a directory that says its version.
@@ -86,16 +49,16 @@ func program(t *testing.T, dir, name, says string) string {
 func TestPrograms(t *testing.T) {
 	t.Setenv("PATH", "/usr/bin:/bin") // of sh, and without what the host may have
 	h := testHost(t)
-	p := h.probe()
+	p := h.probe(t.Context())
 	if f := p.firecracker(t.Context()); f.Result != Missing || f.Searched[0] != h.Settings.BinPath[0] {
 		t.Errorf("none: %+v", f)
 	}
 	path := program(t, h.Settings.BinPath[0], "firecracker", "Firecracker v1.10.0")
-	if f := p.firecracker(t.Context()); f.Result != OK || f.Found != path || f.Detail != "v1.10.0" {
+	if f := p.firecracker(t.Context()); f.Result != OK || f.Found != path || f.Detail != "1.10.0" || f.Path != path {
 		t.Errorf("good: %+v", f)
 	}
 	program(t, h.Settings.BinPath[0], "firecracker", "Firecracker v1.5.0")
-	if f := p.firecracker(t.Context()); f.Result != Missing || !strings.Contains(f.Detail, path+": version v1.5.0 is too old") {
+	if f := p.firecracker(t.Context()); f.Result != Missing || !strings.Contains(f.Detail, path+": it is version 1.5.0, which is too old") {
 		t.Errorf("old: %+v", f)
 	}
 	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 3\n"), 0o755); err != nil {
@@ -111,6 +74,93 @@ func TestPrograms(t *testing.T) {
 	program(t, filepath.Dir(h.Settings.AgentPath), "nex-agent", "0.0.1")
 	if f := p.agent(t.Context()); f.Result != Warning || !strings.Contains(f.Detail, "of version 0.0.1, and this nex of 1.2.3") {
 		t.Errorf("another agent: %+v", f)
+	}
+}
+
+// TestJailerIsTheDriversOwn: what is looked at is what a node would take, and is
+// refused where it would refuse it.
+func TestJailerIsTheDriversOwn(t *testing.T) {
+	t.Setenv("PATH", "/usr/bin:/bin")
+	h := testHost(t)
+	first, second := h.Settings.BinPath[0], t.TempDir()
+	h.Settings.BinPath = []string{first, second}
+	want := func(result Result, path, detail string) {
+		t.Helper()
+		p := h.probe(t.Context())
+		if f := p.jailer(t.Context()); f.Result != result || f.Path != path || !strings.Contains(f.Detail, detail) || f.Result != OK && f.Fix == "" {
+			t.Errorf("got %+v, want %s, %s, %s", f, result, path, detail)
+		}
+	}
+	want(Missing, "", "none of the directories")
+	vmm := program(t, second, "firecracker", "Firecracker v1.12.0")
+	want(Missing, "", "none of the directories")
+	far := program(t, first, "jailer", "Jailer v1.12.0")
+	want(OK, far, "1.12.0")
+	beside := program(t, second, "jailer", "Jailer v1.11.0") // which a node takes first
+	want(Missing, beside, "is not of the version 1.12.0")
+	program(t, second, "jailer", "Jailer v1.12.0")
+	h.Settings.Jailer.ChrootBase = "relative"
+	want(Missing, beside, "jailer.chroot_base")
+	h.Settings.Jailer.ChrootBase = ""
+	if err := errors.Join(os.Rename(vmm, filepath.Join(second, "vmm")), os.Symlink("vmm", vmm)); err != nil {
+		t.Fatal(err)
+	}
+	want(Missing, beside, "is called otherwise")
+}
+
+// TestPluginsAreThoseOfTheNetwork: and are found where libcni finds them.
+func TestPluginsAreThoseOfTheNetwork(t *testing.T) {
+	h := testHost(t)
+	names := func() string { return strings.Join(h.probe(t.Context()).plugins(), " ") }
+	if got := names(); got != "host-local ptp" {
+		t.Errorf("without a configuration: %s", got)
+	}
+	path := h.Settings.CNI.Conflist()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(`{"cniVersion": "1.0.0", "name": "fcnet", "plugins": [
+		{"type": "bridge", "ipam": {"type": "host-local"}}, {"type": "firewall"}, {"type": "tc-redirect-tap"}]}`), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(); got != "bridge firewall host-local" {
+		t.Errorf("with one: %s", got)
+	}
+	h.Settings.Sandbox = nex.SandboxFirecracker
+	file := program(t, h.Settings.CNI.BinPath[0], "bridge", "x")
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.Settings.CNI.BinPath = append(h.Settings.CNI.BinPath, t.TempDir())
+	program(t, h.Settings.CNI.BinPath[1], "bridge", "x")
+	if f := plugin("bridge")(h.probe(t.Context()), t.Context()); f.Result != Missing || f.Path != file || !strings.Contains(f.Fix, "chmod 755") {
+		t.Errorf("one that is not executable, and is taken all the same: %+v", f)
+	}
+}
+
+// TestQEMUGoesWithoutPlugins: unless its network must be that of taps.
+func TestQEMUGoesWithoutPlugins(t *testing.T) {
+	h := testHost(t)
+	h.Settings.Sandbox = nex.SandboxQEMU
+	for network, want := range map[string]Result{"auto": Warning, "tap": Missing} {
+		h.Settings.QEMU.Network = network
+		if f := plugin("ptp")(h.probe(t.Context()), t.Context()); f.Result != want {
+			t.Errorf("%s: %+v", network, f)
+		}
+	}
+}
+
+// TestAccelIsObeyed: a node that must have KVM does not start without.
+func TestAccelIsObeyed(t *testing.T) {
+	h := testHost(t)
+	h.Settings.Sandbox = nex.SandboxQEMU
+	none := errors.New("none")
+	for accel, want := range map[string]Result{"auto": Warning, "kvm": Missing, "tcg": NotNeeded} {
+		h.Settings.QEMU.Accel = accel
+		p := h.probe(t.Context())
+		p.kvm = none
+		all := p.checks()
+		i := slices.IndexFunc(all, func(c check) bool { return c.name == "KVM" })
+		if f := all[i].run(t.Context(), p); f.Result != want || all[i].start != (accel == "kvm") {
+			t.Errorf("%s: %+v, a node looks itself: %t", accel, f, all[i].start)
+		}
 	}
 }
 
@@ -133,7 +183,7 @@ func TestWhatIsNeeded(t *testing.T) {
 		nex.SandboxFirecracker: firecracker,
 	} {
 		h := testHost(t)
-		p := h.probe()
+		p := h.probe(t.Context())
 		p.vmm = kind
 		var got []string
 		for _, c := range p.checks() {
@@ -153,7 +203,7 @@ func TestMicroVMIsQEMUWithoutKVM(t *testing.T) {
 	h := testHost(t)
 	t.Setenv("PATH", "")
 	h.Settings.Sandbox = nex.SandboxMicroVM
-	p := h.probe()
+	p := h.probe(t.Context())
 	want := nex.SandboxQEMU
 	if p.kvm == nil { // and there is no QEMU
 		want = nex.SandboxFirecracker
@@ -209,7 +259,7 @@ func TestForStart(t *testing.T) {
 
 func TestImageFiles(t *testing.T) {
 	h := testHost(t)
-	p := h.probe()
+	p := h.probe(t.Context())
 	kernel, initramfs, image := h.Settings.Image(h.StateDir)
 	if err := os.MkdirAll(filepath.Dir(kernel), 0o755); err != nil {
 		t.Fatal(err)
@@ -236,7 +286,9 @@ func TestImageFiles(t *testing.T) {
 		{p.initramfs, initramfs, "hello, world", "no archive"},
 		{p.initramfs, initramfs, "070701000", ""},
 		{p.initramfs, initramfs, "\x1f\x8b00000", ""},
+		{p.initramfs, initramfs, "\x1fhello, world", "no archive"},
 		{p.rootfs, image, strings.Repeat("hello, world", 1000), "ext4"},
+		{p.rootfs, image, string(gzipped(t, []byte("an ext4 file system"))), "it is compressed, and guests get it as it is"},
 	} {
 		put(c.path, c.text)
 		f := c.test(t.Context())
@@ -253,6 +305,10 @@ func TestImageFiles(t *testing.T) {
 		h.Settings.RootFS = o.Output
 	}
 	build(h.Version)
+	config := microvm.Config{Kernel: kernel, Initramfs: initramfs, RootFS: image}
+	if err := config.Check(); err == nil { // which is the node's
+		t.Error("a node takes what preflight refuses")
+	}
 	if f := p.rootfs(t.Context()); f.Result != OK {
 		t.Errorf("with an agent: %v", f)
 	}
@@ -264,7 +320,7 @@ func TestImageFiles(t *testing.T) {
 
 func TestStateDirectory(t *testing.T) {
 	h := testHost(t)
-	p := h.probe()
+	p := h.probe(t.Context())
 	if f := p.state(t.Context()); f.Result != OK || f.Detail != "will be made" {
 		t.Errorf("not there: %+v", f)
 	}
@@ -309,13 +365,13 @@ func TestPort(t *testing.T) {
 	h := testHost(t)
 	h.Settings.PublicServer = &config.PublicServer{}
 	h.Settings.PublicServer.Host, h.Settings.PublicServer.Port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
-	if f := h.probe().port(t.Context()); f.Result != Missing {
+	if f := h.probe(t.Context()).port(t.Context()); f.Result != Missing {
 		t.Errorf("taken: %+v", f)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if f := h.probe().port(t.Context()); f.Result != OK {
+	if f := h.probe(t.Context()).port(t.Context()); f.Result != OK {
 		t.Errorf("free: %+v", f)
 	}
 }
@@ -420,5 +476,58 @@ func TestRunChangesNothing(t *testing.T) {
 	cancel()
 	if _, err := Run(ctx, h); err == nil {
 		t.Error("it goes on when it is told to stop")
+	}
+}
+
+// TestFindingsAreWhole: a host with nothing is told of all that a node lacks, why it
+// needs it and what to do.
+func TestFindingsAreWhole(t *testing.T) {
+	t.Setenv("PATH", "")
+	for _, kind := range []nex.Sandbox{nex.SandboxNone, nex.SandboxOS, nex.SandboxQEMU, nex.SandboxFirecracker, nex.SandboxMicroVM} {
+		h := testHost(t)
+		h.Settings.Sandbox, h.Settings.AgentPath, h.Server = kind, "/nowhere/nex-agent", "nats://secret:secret@127.0.0.1:1?secret"
+		all, err := Run(t.Context(), h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			bad := f.Result == Missing || f.Result == Warning
+			if f.Group == "" || f.Name == "" || f.Why == "" || f.Result == "" || bad && (f.Detail == "" || f.Fix == "") || f.Result == OK && f.Found == "" {
+				t.Errorf("%s: %+v", kind, f)
+			}
+			if strings.Contains(f.String(), "secret") {
+				t.Errorf("%s: %v", kind, f)
+			}
+			if of := f.Group == groupFiles || f.Name == "state directory"; of && f.Result != NotNeeded && !strings.HasPrefix(f.Path, filepath.Dir(h.StateDir)) {
+				t.Errorf("%s: %s has path %q", kind, f.Name, f.Path)
+			}
+		}
+	}
+}
+
+// TestJailMustShowTheImage: what only root may read is no image for machines that are
+// other users.
+func TestJailMustShowTheImage(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("there is no jail without root")
+	}
+	h := testHost(t)
+	h.Settings.Sandbox = nex.SandboxFirecracker
+	_, path, _ := h.Settings.Image(h.StateDir)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("070701"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[os.FileMode]Result{0o644: OK, 0o600: Missing, 0o646: Missing} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		h.Settings.Jailer.Off = false
+		if f := h.probe(t.Context()).initramfs(t.Context()); f.Result != want || want == Missing && !strings.Contains(f.Fix, "chmod o+r,go-w "+path) {
+			t.Errorf("%v: %+v", mode, f)
+		}
+		h.Settings.Jailer.Off = true
+		if f := h.probe(t.Context()).initramfs(t.Context()); f.Result != OK {
+			t.Errorf("%v, without a jail: %+v", mode, f)
+		}
 	}
 }

@@ -8,6 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+
+	"github.com/containernetworking/cni/libcni"
 
 	"nex/internal/config"
 	"nex/internal/vmnet"
@@ -66,12 +69,36 @@ func newConflist(c config.CNI, stateDir string) []byte {
 // maxConflist is more than any configuration takes, in bytes.
 const maxConflist = 1 << 20
 
+// readConflist reads a configuration as the network of machines does.
 func readConflist(path string) (conflist, error) {
 	data, err := readBounded(path, maxConflist)
 	if err != nil {
 		return conflist{}, err
 	}
+	if _, err := libcni.NetworkConfFromFile(path); err != nil {
+		return conflist{}, err
+	}
 	return parseConflist(data)
+}
+
+// defaultPlugins are those of the configuration that a node has without one, but
+// for nex's own.
+var defaultPlugins = []string{string(itemHostLocal), string(itemPtp)}
+
+// plugins are the plugins that the network of machines is made of, but for nex's own.
+func (p *probe) plugins() (names []string) {
+	c, err := readConflist(p.Settings.CNI.Conflist())
+	if err != nil {
+		return defaultPlugins
+	}
+	for _, plugin := range c.Plugins {
+		if plugin.IPAM != nil && plugin.IPAM.Type != "" {
+			names = append(names, plugin.IPAM.Type)
+		}
+		names = append(names, plugin.Type)
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == tap.Name })
 }
 
 func parseConflist(data []byte) (c conflist, err error) {
@@ -99,7 +126,7 @@ func (c conflist) masquerades() bool {
 }
 
 func (p *probe) conflist(context.Context) Finding {
-	f := p.conflistFile()
+	f := p.conflistFile().at(p.Settings.CNI.Conflist())
 	f.Searched = []string{filepath.Dir(p.Settings.CNI.Conflist())}
 	return f
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,11 +25,12 @@ type fetcher struct {
 	whole    time.Duration // that one file may take
 	silence  time.Duration // that a server may take for the next piece
 	tries    int           // in a row that brought nothing
+	pause    time.Duration // before another try, twice as long after each that brought nothing
 	progress func(have, of int64)
 }
 
 func newFetcher(dir string, progress func(have, of int64)) *fetcher {
-	return &fetcher{dir: dir, client: &http.Client{}, whole: 30 * time.Minute, silence: 30 * time.Second, tries: 3, progress: progress}
+	return &fetcher{dir: dir, client: &http.Client{Transport: newTransport()}, whole: 30 * time.Minute, silence: 30 * time.Second, tries: 4, pause: time.Second, progress: progress}
 }
 
 // errTooBig and errWrong are what is not tried again.
@@ -38,7 +40,7 @@ var (
 )
 
 // fetch returns the path of a file that has the digest and at most limit bytes.
-func (f *fetcher) fetch(ctx context.Context, url, digest string, limit int64) (string, error) {
+func (f *fetcher) fetch(ctx context.Context, address, digest string, limit int64) (string, error) {
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return "", err
 	}
@@ -49,17 +51,65 @@ func (f *fetcher) fetch(ctx context.Context, url, digest string, limit int64) (s
 	ctx, cancel := context.WithTimeoutCause(ctx, f.whole, fmt.Errorf("it took more than %v", f.whole))
 	defer cancel()
 	part := done + ".part"
-	if err := f.all(ctx, url, part, limit); err != nil {
-		return "", fmt.Errorf("download %s: %w", url, cause(ctx, err))
+	if err := f.all(ctx, address, part, limit); err != nil {
+		return "", fmt.Errorf("download %s: %w", shown(address), cause(ctx, err))
 	}
 	got, _, err := digestOf(ctx, part)
 	if err != nil {
 		return "", err
 	}
 	if !strings.EqualFold(got, digest) {
-		return "", errors.Join(fmt.Errorf("download %s: %w: it must be %s and is %s", url, errWrong, digest, got), os.Remove(part))
+		return "", errors.Join(fmt.Errorf("download %s: %w: it must be %s and is %s", shown(address), errWrong, digest, got), os.Remove(part))
 	}
 	return done, os.Rename(part, done)
+}
+
+// shown is a URL for people: without what may let somebody in, which may be its user,
+// its password and its query.
+func shown(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "(not a URL)"
+	}
+	bare := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	if u.RawQuery != "" {
+		return bare.String() + "?…"
+	}
+	return bare.String()
+}
+
+// transport refuses to be sent on to what is no URL: net/http tells of it in full, with
+// what may be secret in it.
+type transport struct{ *http.Transport }
+
+func newTransport() transport {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		return transport{t.Clone()}
+	}
+	return transport{&http.Transport{Proxy: http.ProxyFromEnvironment}}
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	reply, err := t.Transport.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := url.Parse(reply.Header.Get("Location")); err != nil {
+		_ = reply.Body.Close() // is not read
+		return nil, errors.New("it sends on to something that is no URL")
+	}
+	return reply, nil
+}
+
+// unnamed is an error without the URL that it is about, which may be one that somebody
+// was sent on to.
+func unnamed(err error) error {
+	var of *url.Error
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
 }
 
 // cause is why ctx has ended, if it has, else err.
@@ -72,7 +122,7 @@ func cause(ctx context.Context, err error) error {
 
 // all fills a file, in as many answers as it takes as long as each brings
 // something.
-func (f *fetcher) all(ctx context.Context, url, part string, limit int64) error {
+func (f *fetcher) all(ctx context.Context, address, part string, limit int64) error {
 	file, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
@@ -83,7 +133,7 @@ func (f *fetcher) all(ctx context.Context, url, part string, limit int64) error 
 		if err != nil {
 			return err
 		}
-		err = f.some(ctx, url, file, have, limit)
+		err = f.some(ctx, address, file, have, limit)
 		if err == nil {
 			return file.Sync()
 		}
@@ -101,6 +151,11 @@ func (f *fetcher) all(ctx context.Context, url, part string, limit int64) error 
 		if vain >= f.tries || errors.As(err, &refused) || ctx.Err() != nil {
 			return err
 		}
+		select {
+		case <-time.After(f.pause << vain):
+		case <-ctx.Done():
+			return err
+		}
 	}
 }
 
@@ -110,21 +165,21 @@ type refusedError struct{ status string }
 func (r refusedError) Error() string { return "the server answers " + r.status }
 
 // some asks once for what is missing, and appends what comes.
-func (f *fetcher) some(ctx context.Context, url string, file *os.File, have, limit int64) error {
+func (f *fetcher) some(ctx context.Context, address string, file *os.File, have, limit int64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watch := time.AfterFunc(f.silence, func() { cancel(fmt.Errorf("the server said nothing for %v", f.silence)) })
 	defer watch.Stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return err
+		return unnamed(err)
 	}
 	if have > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
 	}
 	reply, err := f.client.Do(req)
 	if err != nil {
-		return cause(ctx, err)
+		return cause(ctx, unnamed(err))
 	}
 	defer func() { _ = reply.Body.Close() }() // was read
 	if have, err = begin(reply, file, have); err != nil {

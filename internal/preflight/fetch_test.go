@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -60,7 +61,7 @@ func (o *origin) asked() []string {
 
 func testFetcher(t *testing.T) *fetcher {
 	f := newFetcher(filepath.Join(t.TempDir(), "downloads"), func(int64, int64) {})
-	f.client.Transport = &http.Transport{}
+	f.pause = time.Millisecond
 	t.Cleanup(f.client.CloseIdleConnections)
 	return f
 }
@@ -269,5 +270,90 @@ func TestFetchIsBoundedInTime(t *testing.T) {
 	f.whole, f.silence = 50*time.Millisecond, time.Hour
 	if _, err := f.fetch(t.Context(), o.URL, sum(nil), 1); err == nil || !strings.Contains(err.Error(), "it took more than") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestFetchPausesBetweenTries: and goes on pausing no longer than it may.
+func TestFetchPausesBetweenTries(t *testing.T) {
+	o := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	f := testFetcher(t)
+	f.pause = 20 * time.Millisecond
+	began := time.Now()
+	_, err := f.fetch(t.Context(), o.URL, sum(nil), 1)
+	wantError(t, err, "503 Service Unavailable")
+	if n, took := len(o.asked()), time.Since(began); n != f.tries || took < (2+4+8)*f.pause {
+		t.Errorf("it was asked %d times in %v", n, took)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	f.pause = time.Hour
+	o.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		cancel()
+	})
+	if _, err := f.fetch(ctx, o.URL, sum(nil), 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled in a pause: %v", err)
+	}
+}
+
+// TestURLsAreShownWithoutSecrets: wherever one is told of.
+func TestURLsAreShownWithoutSecrets(t *testing.T) {
+	for address, want := range map[string]string{
+		"https://a/b.tgz":                                   "https://a/b.tgz",
+		"https://user:secret@a/b.tgz":                       "https://a/b.tgz",
+		"https://secret@a:8443/b.tgz":                       "https://a:8443/b.tgz",
+		"https://a/b.tgz?token=secret&x=1#secret":           "https://a/b.tgz?…",
+		"https://a/%zz?secret":                              "(not a URL)",
+		"nats://secret@127.0.0.1:4222":                      "nats://127.0.0.1:4222",
+		"https://user:secret@a/v1/b.tgz?X-Signature=secret": "https://a/v1/b.tgz?…",
+	} {
+		if got := shown(address); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+	data := payload()[:1000]
+	o := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/good":
+			_, _ = w.Write(data) // or the client notices
+		case "/away":
+			http.Redirect(w, r, "http://secret:secret@127.0.0.1:1/?secret", http.StatusFound)
+		case "/bad":
+			http.Redirect(w, r, "http://secret:secret@127.0.0.1:secret/", http.StatusFound)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+	base := strings.Replace(o.URL, "http://", "http://secret:secret@", 1)
+	h := testHost(t)
+	for _, path := range []string{"/good", "/away", "/bad", "/nothing"} {
+		m := Manifest{[]Artifact{{Name: "ptp", URL: base + path + "?secret=1", SHA256: sum(data)}}}
+		in := &Installer{Host: h, Manifest: m}
+		s, err := in.Step(Finding{item: itemPtp})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.fetcher = testFetcher(t)
+		err = in.Install(t.Context(), s)
+		if (err == nil) != (path == "/good") {
+			t.Errorf("%s: %v", path, err)
+		}
+		_, manifestErr := LoadManifest(t.Context(), base+path+"?secret=1")
+		if manifestErr == nil {
+			t.Errorf("%s is a manifest", path)
+		}
+		m.Artifacts[0].SHA256 = ""
+		_, stepErr := (&Installer{Host: h, Manifest: m}).Step(Finding{item: itemPtp})
+		for _, said := range []string{s.Text, fmt.Sprint(err), fmt.Sprint(manifestErr), fmt.Sprint(stepErr)} {
+			if strings.Contains(said, "secret") || !strings.Contains(said, "127.0.0.1") && said != "<nil>" {
+				t.Errorf("%s: said %s", path, said)
+			}
+		}
+		if err := in.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	record, err := os.ReadFile(filepath.Join(h.StateDir, recordName))
+	if err != nil || strings.Contains(string(record), "secret") || !strings.Contains(string(record), o.URL+"/good?…") {
+		t.Errorf("recorded %s, %v", record, err)
 	}
 }

@@ -2,7 +2,6 @@ package preflight
 
 import (
 	"context"
-	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,76 +9,57 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"nex"
+	"nex/internal/machine/microvm"
 	"nex/internal/rootfs"
 )
 
 const makeImage = "make kernel, initramfs and root file system with nex image build, name yours in the configuration, or have nex node preflight --from DIR copy them"
 
-// file looks at a file of an image. good says what it is, or what is wrong.
-func file(path, key string, good func(*os.File) (string, error)) Finding {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return missing(fmt.Sprintf("there is no %s (%q)", path, key), makeImage)
-	}
-	if err != nil {
-		return missing(err.Error(), makeImage)
-	}
-	defer func() { _ = f.Close() }() // was only read
-	info, err := f.Stat()
-	switch {
+// file looks at a file of an image, by the checks of the drivers.
+func (p *probe) file(path, key string, check func(path string) error) Finding {
+	f := found(path, "")
+	switch err := check(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		f = missing(fmt.Sprintf("there is no %s (%q)", path, key), makeImage)
 	case err != nil:
-		return missing(err.Error(), makeImage)
-	case !info.Mode().IsRegular() || info.Size() == 0:
-		return missing(path+" is no file, or empty", makeImage)
+		f = missing(err.Error(), makeImage)
+	case p.vmm == nex.SandboxFirecracker && p.jailed():
+		if err := p.jailShows(path); err != nil {
+			f = missing(err.Error(), fmt.Sprintf("chown root %s, and chmod o+r,go-w %[1]s", path))
+		}
 	}
-	said, err := good(f)
-	if err != nil {
-		return missing(path+": "+err.Error(), makeImage)
-	}
-	return found(path, said)
+	return f.at(path)
 }
 
 func (p *probe) kernel(context.Context) Finding {
 	path, _, _ := p.Settings.Image(p.StateDir)
-	return file(path, "kernel_filepath", func(f *os.File) (string, error) {
-		e, err := elf.NewFile(f)
-		if err != nil {
-			return "", fmt.Errorf("it is no ELF kernel (vmlinux): %w", err)
-		}
-		if e.Machine != elf.EM_X86_64 || e.Type != elf.ET_EXEC {
-			return "", fmt.Errorf("it is an ELF file of %s, %s, and no kernel for amd64", e.Machine, e.Type)
-		}
-		return manifestOf(path).Kernel.Version, nil
-	})
+	f := p.file(path, "kernel_filepath", microvm.CheckKernel)
+	if f.Result == OK {
+		f.Detail = manifestOf(path).Kernel.Version
+	}
+	return f
 }
 
 func (p *probe) initramfs(context.Context) Finding {
 	_, path, _ := p.Settings.Image(p.StateDir)
-	return file(path, "initramfs_filepath", func(f *os.File) (string, error) {
-		head := make([]byte, 6)
-		if _, err := io.ReadFull(f, head); err != nil || !strings.HasPrefix(string(head), "07070") && head[0] != 0x1f && head[0] != 0x28 && head[0] != 0xfd {
-			return "", errors.New("it is no archive of the kind that kernels unpack (cpio, newc)")
-		}
-		return "", nil
-	})
+	return p.file(path, "initramfs_filepath", microvm.CheckInitramfs)
 }
 
 func (p *probe) rootfs(ctx context.Context) Finding {
 	_, _, path := p.Settings.Image(p.StateDir)
-	var inside rootfs.Facts
-	f := file(path, "rootfs_filepath", func(*os.File) (_ string, err error) {
-		if inside, err = rootfs.Inspect(ctx, path); err != nil {
-			return "", err
-		}
-		return fmt.Sprintf("its agent has %d bytes", inside.AgentSize), nil
-	})
+	f := p.file(path, "rootfs_filepath", microvm.CheckRootFS)
 	if f.Result != OK {
 		return f
 	}
+	inside, err := rootfs.Inspect(ctx, path)
+	if err != nil {
+		return missing(err.Error(), makeImage).at(path)
+	}
+	f.Detail = fmt.Sprintf("its agent has %d bytes", inside.AgentSize)
 	if version := inside.Record.AgentVersion; version != "" && version != p.Version {
-		return doubtful(fmt.Sprintf("%s has an agent of version %.60s, and this nex is of %s", path, version, p.Version), "make it again with nex image build")
+		return doubtful(fmt.Sprintf("%s has an agent of version %.60s, and this nex is of %s", path, version, p.Version), "make it again with nex image build").at(path)
 	}
 	return f
 }

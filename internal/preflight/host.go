@@ -65,7 +65,7 @@ func (p *probe) disk(context.Context) Finding {
 	dir := existing(p.StateDir)
 	free, err := freeBytes(dir)
 	if err != nil {
-		return doubtful(fmt.Sprintf("the free space of %s is not known: %v", dir, err), "")
+		return doubtful(fmt.Sprintf("the free space of %s is not known: %v", dir, err), "see with df that there is room").at(dir)
 	}
 	said := fmt.Sprintf("%s free for %s", humanize.IBytes(free), p.StateDir)
 	const fix = "make room there, or have the node keep its state elsewhere (--state-dir, \"state_dir\")"
@@ -96,7 +96,7 @@ const goodFiles = 4096
 func (p *probe) files(context.Context) Finding {
 	limit, err := fileLimit()
 	if err != nil {
-		return doubtful("the limit is not known: "+err.Error(), "")
+		return doubtful("the limit is not known: "+err.Error(), "see with ulimit -Hn that it is not low")
 	}
 	if limit < goodFiles {
 		return doubtful(fmt.Sprintf("this process may have at most %d files open", limit), "raise the hard limit (ulimit -Hn, LimitNOFILE= of the systemd unit)")
@@ -120,7 +120,9 @@ func (p *probe) clock(context.Context) Finding {
 
 // state looks whether the directory can be the node's. What is not there is not
 // made: where it could be is enough.
-func (p *probe) state(context.Context) Finding {
+func (p *probe) state(context.Context) Finding { return p.stateDir().at(p.StateDir) }
+
+func (p *probe) stateDir() Finding {
 	const fix = "give the node another directory with --state-dir or \"state_dir\""
 	info, err := os.Stat(p.StateDir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -14,49 +14,29 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nex"
 	"nex/internal/cgroup"
 	"nex/internal/confine"
 	"nex/internal/machine"
+	"nex/internal/machine/microvm"
 )
 
-// Requests of /dev/kvm; see the kernel's Documentation/virt/kvm/api.rst.
-const (
-	kvmGetAPIVersion = 0xae00
-	kvmCreateVM      = 0xae01
-	kvmAPIVersion    = 12
-)
-
-// kvmUsable returns why there is no KVM that guests run in, nil if there is.
-func kvmUsable() error {
-	if _, err := os.Stat("/sys/module/kvm_pvm"); err == nil {
-		return errors.New("/dev/kvm is that of PVM (kvm_pvm), under which the kernels of guests do not run")
-	}
-	fd, err := unix.Open("/dev/kvm", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open /dev/kvm: %w", err)
-	}
-	defer func() { _ = unix.Close(fd) }() // nothing was written
-	version, err := unix.IoctlRetInt(fd, kvmGetAPIVersion)
-	if err != nil || version != kvmAPIVersion {
-		return fmt.Errorf("/dev/kvm has version %d of its interface (%v), and %d is needed", version, err, kvmAPIVersion)
-	}
-	vm, err := unix.IoctlRetInt(fd, kvmCreateVM)
-	if err != nil {
-		return fmt.Errorf("/dev/kvm makes no machine: %w", err)
-	}
-	_ = unix.Close(vm) // which ends it
-	return nil
-}
+func kvmUsable() error { return microvm.KVM() }
 
 func (p *probe) virtualization(context.Context) Finding {
 	switch {
 	case p.kvm == nil:
-		return found("/dev/kvm", "")
-	case p.vmm == "qemu":
-		return doubtful(p.kvm.Error(), "QEMU emulates the processor, which is slow: use a host, or a kind of cloud machine, that has KVM; a user needs to be in the group kvm")
+		return found("/dev/kvm", "").at("/dev/kvm")
+	case p.vmm == nex.SandboxFirecracker:
+		return missing(p.kvm.Error(), "use a host that has KVM (a user needs to be in the group kvm), or \"sandbox\": \"microvm\" or \"qemu\", which go without")
+	case p.Settings.QEMU.Accel == "kvm":
+		return missing(p.kvm.Error(), "use a host that has KVM (a user needs to be in the group kvm), or \"accel\": \"auto\" of \"qemu\", which goes without")
 	}
-	return missing(p.kvm.Error(), "use a host that has KVM (a user needs to be in the group kvm), or \"sandbox\": \"microvm\" or \"qemu\", which go without")
+	return doubtful(p.kvm.Error(), "QEMU emulates the processor, which is slow: use a host, or a kind of cloud machine, that has KVM; a user needs to be in the group kvm")
 }
+
+// jailShows returns why machines in a jail could not have a file of an image.
+func (p *probe) jailShows(path string) error { return p.jail().CheckFile(path) }
 
 func systemName() string {
 	var u unix.Utsname
@@ -69,19 +49,26 @@ func systemName() string {
 // capNetAdmin is CAP_NET_ADMIN, see capabilities(7).
 const capNetAdmin = 12
 
+// privileges looks for what the network of machines takes, as far as the sandbox has
+// one.
 func (p *probe) privileges(context.Context) Finding {
-	if os.Geteuid() == 0 {
-		if has, err := capability(capNetAdmin); err == nil && !has && p.vmm != "os" {
-			return missing("this is root without CAP_NET_ADMIN", "run nex where root may make networks: not in a container without privileges")
-		}
+	root := os.Geteuid() == 0
+	has, err := capability(capNetAdmin)
+	able := has || err != nil // what is not known is tried
+	network := p.Settings.QEMU.Network
+	switch {
+	case p.vmm == nex.SandboxQEMU && network == "tap" && !(root && able):
+		return missing(`machines are to have taps ("qemu": {"network": "tap"}), for which a node has to be root and have CAP_NET_ADMIN`, `run the node as root (sudo), or choose "network": "user" or "auto"`)
+	case p.vmm == nex.SandboxFirecracker && root && !able:
+		return missing("this is root without CAP_NET_ADMIN", "run nex where root may make networks: not in a container without privileges")
+	case p.vmm == nex.SandboxFirecracker && !root:
+		return doubtful(fmt.Sprintf("this is user %d: Firecracker runs without its jailer, and machines have no network and may get no limits", os.Geteuid()), "run the node as root (sudo)")
+	case p.vmm == nex.SandboxQEMU && !root:
+		return doubtful(fmt.Sprintf("this is user %d: machines get QEMU's user network, and may get no limits", os.Geteuid()), "run the node as root (sudo)")
+	case p.withoutPlugins() && !able:
+		return doubtful("this is root without CAP_NET_ADMIN: machines get QEMU's user network", "run nex where root may make networks: not in a container without privileges")
+	case root:
 		return found("root", "")
-	}
-	const fix = "run the node as root (sudo)"
-	if p.vmm == "firecracker" {
-		return doubtful(fmt.Sprintf("this is user %d: Firecracker runs without its jailer, and machines have no network and may get no limits", os.Geteuid()), fix)
-	}
-	if p.vmm == "qemu" {
-		return doubtful(fmt.Sprintf("this is user %d: machines get QEMU's user network, and may get no limits", os.Geteuid()), fix)
 	}
 	return found(fmt.Sprintf("user %d", os.Geteuid()), "")
 }
@@ -122,7 +109,11 @@ func (p *probe) confine(ctx context.Context, agent, dir string) ([]string, error
 
 func (p *probe) nftables(context.Context) Finding {
 	if err := nftablesGeneration(); err != nil {
-		return missing("the kernel does not answer about nftables: "+err.Error(), "load it (modprobe nf_tables), and run nex as root")
+		f := missing("the kernel does not answer about nftables: "+err.Error(), "load it (modprobe nf_tables), and run nex as root")
+		if p.withoutPlugins() {
+			f.Result, f.Detail = Warning, f.Detail+"; machines get QEMU's own network instead, which is slower"
+		}
+		return f
 	}
 	if list, err := readConflist(p.Settings.CNI.Conflist()); err != nil || !list.masquerades() {
 		return found("the kernel's", "")
@@ -130,7 +121,7 @@ func (p *probe) nftables(context.Context) Finding {
 	for _, name := range []string{"nft", "iptables"} {
 		for _, dir := range []string{"", "/usr/sbin/", "/sbin/"} {
 			if path, err := exec.LookPath(dir + name); err == nil {
-				return found(path, "")
+				return found(path, "").at(path)
 			}
 		}
 	}
@@ -185,12 +176,12 @@ func (p *probe) forwarding(context.Context) Finding {
 	const path = "/proc/sys/net/ipv4/ip_forward"
 	on, err := os.ReadFile(path)
 	if err != nil {
-		return doubtful(err.Error(), "")
+		return doubtful(err.Error(), "mount /proc, and see whether the kernel has IPv4").at(path)
 	}
 	if strings.TrimSpace(string(on)) != "1" {
-		return doubtful("it is off: machines reach this host and nothing beyond it, whatever \"egress\" allows", "sysctl -w net.ipv4.ip_forward=1, and a file in /etc/sysctl.d")
+		return doubtful("it is off: machines reach this host and nothing beyond it, whatever \"egress\" allows", "sysctl -w net.ipv4.ip_forward=1, and a file in /etc/sysctl.d").at(path)
 	}
-	return found(path, "")
+	return found(path, "").at(path)
 }
 
 func freeBytes(dir string) (uint64, error) {

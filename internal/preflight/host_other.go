@@ -14,6 +14,8 @@ var errNotLinux = errors.New("this is not Linux")
 
 func kvmUsable() error { return errNotLinux }
 
+func (p *probe) jailShows(string) error { return errNotLinux }
+
 func systemName() string { return runtime.GOOS }
 
 func elsewhere() Finding { return missing(errNotLinux.Error(), otherSandbox) }

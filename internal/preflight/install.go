@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/gofrs/flock"
 
 	"nex/internal/machine"
 )
@@ -28,12 +31,13 @@ type Installer struct {
 	Progress func(name string, have, of int64)
 
 	fetcher *fetcher
+	lock    *flock.Flock // held since the first step
 }
 
 // Step is something that can be done about a finding.
 type Step struct {
 	Text string // what will be done, for who is asked to agree
-	Adds bool   // it makes a file that is optional, and not there
+	Adds bool   // it makes a file that is not there
 	do   func(context.Context) (Installed, error)
 }
 
@@ -54,7 +58,7 @@ func (i *Installer) Step(f Finding) (Step, error) {
 
 // Install does a step, and writes down what it did.
 func (i *Installer) Install(ctx context.Context, s Step) error {
-	if err := os.MkdirAll(i.Host.StateDir, 0o700); err != nil {
+	if err := i.alone(); err != nil {
 		return err
 	}
 	done, err := s.do(ctx)
@@ -65,13 +69,64 @@ func (i *Installer) Install(ctx context.Context, s Step) error {
 	return record(i.Host.StateDir, done)
 }
 
-// Close removes what was downloaded and is not needed any more.
-func (i *Installer) Close() error {
-	if i.fetcher == nil {
+// alone keeps others from installing for the same node until Close.
+func (i *Installer) alone() error {
+	if i.lock != nil {
 		return nil
 	}
-	i.fetcher.client.CloseIdleConnections()
-	return i.fetcher.forget()
+	if err := os.MkdirAll(i.Host.StateDir, 0o700); err != nil {
+		return err
+	}
+	lock := flock.New(filepath.Join(i.Host.StateDir, lockName), flock.SetPermissions(0o600))
+	locked, err := lock.TryLock()
+	switch {
+	case err != nil:
+		return fmt.Errorf("lock the state directory for what is installed: %w", err)
+	case !locked:
+		return errors.Join(fmt.Errorf("%w into %s: try again when it is done", ErrBusy, i.Host.StateDir), lock.Close())
+	}
+	i.lock = lock
+	return nil
+}
+
+// ErrBusy is the error of an installation while there is another one.
+var ErrBusy = errors.New("another nex node preflight is installing")
+
+// lockName is the file in the state directory that one installation at a time holds.
+const lockName = "preflight.lock"
+
+// Close removes what was downloaded and is not needed any more, and lets others
+// install.
+func (i *Installer) Close() error {
+	var errs []error
+	if i.fetcher != nil {
+		i.fetcher.client.CloseIdleConnections()
+		errs = append(errs, i.fetcher.forget())
+	}
+	if i.lock != nil {
+		errs = append(errs, i.lock.Close())
+		i.lock = nil
+	}
+	return errors.Join(errs...)
+}
+
+// CheckNames refuses digests for names that no artifact and no file has: somebody
+// would wait for one to be held against something.
+func (i *Installer) CheckNames() error {
+	names := artifactNames()
+	for _, a := range i.Manifest.Artifacts {
+		if filled, ok := i.Manifest.of(item(a.Name), i.Version); ok {
+			names = append(names, filled.base())
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	for _, name := range slices.Sorted(maps.Keys(i.SHA256)) {
+		if !slices.Contains(names, name) && !(i.From != "" && slices.Contains(names, strings.TrimSuffix(name, ".gz"))) {
+			return fmt.Errorf("--sha256 %s: there is nothing of that name; there are %s", name, strings.Join(names, ", "))
+		}
+	}
+	return nil
 }
 
 // target is the path that an item is installed at.
@@ -94,6 +149,12 @@ func (i *Installer) target(name item) string {
 		return filepath.Join(filepath.Dir(i.Host.Program), machine.AgentName())
 	}
 	return filepath.Join(s.ProgramDirs(state)[0], string(name))
+}
+
+// isNew reports whether nothing is at a path yet.
+func isNew(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // mode is what may be done with an item. Users that VMMs run as read the files of
@@ -136,9 +197,9 @@ func (i *Installer) download(name item, to string) (Step, error) {
 	}
 	digest := i.digest(a)
 	if digest == "" {
-		return Step{}, fmt.Errorf("%s is not downloaded: nobody has said what its digest must be. Find out from whom you trust, and say --sha256 %s=HEX", a.URL, name)
+		return Step{}, fmt.Errorf("%s is not downloaded: nobody has said what its digest must be. Find out from whom you trust, and say --sha256 %s=HEX", shown(a.URL), name)
 	}
-	return Step{Text: fmt.Sprintf("download %s (SHA-256 %s) to %s", a.URL, strings.ToLower(digest), to), do: func(ctx context.Context) (Installed, error) {
+	return Step{Text: fmt.Sprintf("download %s (SHA-256 %s) to %s", shown(a.URL), strings.ToLower(digest), to), Adds: isNew(to), do: func(ctx context.Context) (Installed, error) {
 		if i.fetcher == nil {
 			i.fetcher = newFetcher(filepath.Join(i.Host.StateDir, "downloads"), nil)
 		}
@@ -151,7 +212,7 @@ func (i *Installer) download(name item, to string) (Step, error) {
 		if err != nil {
 			return Installed{}, err
 		}
-		return putFrom(ctx, file, a, to, mode(name), a.URL)
+		return putFrom(ctx, file, a, to, mode(name), shown(a.URL))
 	}}, nil
 }
 
@@ -208,7 +269,7 @@ func (i *Installer) copyFrom(name item, to string) (Step, error) {
 			}
 			digest = listed
 		}
-		return Step{Text: "copy " + path + " to " + to, do: func(ctx context.Context) (Installed, error) {
+		return Step{Text: "copy " + path + " to " + to, Adds: isNew(to), do: func(ctx context.Context) (Installed, error) {
 			return i.copyChecked(ctx, path, a, digest, to)
 		}}, nil
 	}

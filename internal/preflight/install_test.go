@@ -40,6 +40,9 @@ func install(t *testing.T, in *Installer, name item) (text string, err error) {
 		if in.fetcher != nil {
 			in.fetcher.client.CloseIdleConnections()
 		}
+		if in.lock != nil {
+			_ = in.lock.Close() // was only a lock
+		}
 	})
 	return s.Text, in.Install(t.Context(), s)
 }
@@ -165,7 +168,7 @@ func TestInstallFromDirectory(t *testing.T) {
 
 func TestConflistIsWrittenOnce(t *testing.T) {
 	h := testHost(t)
-	p := h.probe()
+	p := h.probe(t.Context())
 	if f := p.conflist(t.Context()); f.Result != Warning { // the node has its own
 		t.Fatalf("before: %v", f)
 	}
@@ -179,7 +182,7 @@ func TestConflistIsWrittenOnce(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"name": "other", "plugins": [{"type": "ptp"}, {"type": "tc-redirect-tap"}]}`: `is for the network "other"`,
 		`{"name": "fcnet", "plugins": [{"type": "ptp"}]}`:                              `its last plugin is "ptp"`,
-		`{"name": "fcnet"}`: "it has no plugins",
+		`{"name": "fcnet"}`: "no plugin configs found",
 		`[`:                 "unexpected end of JSON input",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -197,7 +200,7 @@ func TestConflistIsWrittenOnce(t *testing.T) {
 // TestTapIsNexItself: but for that of an operator.
 func TestTapIsNexItself(t *testing.T) {
 	h := testHost(t)
-	p := h.probe()
+	p := h.probe(t.Context())
 	if f := p.tap(t.Context()); f.Result != OK || f.Found != h.Program || f.Detail != "nex itself" {
 		t.Errorf("nobody's: %+v", f)
 	}
@@ -328,6 +331,51 @@ func TestInstallIsCancelled(t *testing.T) {
 	}
 	if err := in.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOneInstallationAtATime: the second is refused before it changes anything.
+func TestOneInstallationAtATime(t *testing.T) {
+	h := testHost(t)
+	from := t.TempDir()
+	if err := os.WriteFile(filepath.Join(from, "ptp"), []byte("plugin"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	one, two := &Installer{Host: h, From: from}, &Installer{Host: h, From: from}
+	if _, err := install(t, one, itemConflist); err != nil {
+		t.Fatal(err)
+	}
+	_, err := install(t, two, itemPtp)
+	if !errors.Is(err, ErrBusy) || err.Error() != "another nex node preflight is installing into "+h.StateDir+": try again when it is done" {
+		t.Errorf("beside another: %v", err)
+	}
+	wantNoneIn(t, h.Settings.CNI.BinPath[0])
+	if err := one.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := install(t, two, itemPtp); err != nil {
+		t.Errorf("after the other: %v", err)
+	}
+	if err := two.Close(); err != nil {
+		t.Error(err)
+	}
+	if list, err := readRecord(h.StateDir); err != nil || len(list) != 2 {
+		t.Errorf("recorded %v, %v", list, err)
+	}
+}
+
+func TestDigestsAreOfSomething(t *testing.T) {
+	in := &Installer{Manifest: Manifest{[]Artifact{{Name: "ptp", URL: "https://a/plugins-{version}.tgz", Member: "ptp"}}}, Version: "1.2"}
+	for name, good := range map[string]bool{"ptp": true, "vmlinux": true, "plugins-1.2.tgz": true, "plugins.tgz": false, "vmlinux.gz": false, "firecraker": false, "": false} {
+		in.SHA256 = map[string]string{name: sum(nil)}
+		err := in.CheckNames()
+		if (err == nil) != good || !good && !strings.Contains(err.Error(), "--sha256 "+name+": there is nothing of that name; there are firecracker, host-local, initramfs, jailer, nex-agent, plugins-1.2.tgz, ptp, rootfs.ext4, vmlinux") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	in.From, in.SHA256 = "dir", map[string]string{"vmlinux.gz": sum(nil)}
+	if err := in.CheckNames(); err != nil {
+		t.Errorf("of a file in a directory: %v", err)
 	}
 }
 

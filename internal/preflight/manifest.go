@@ -63,6 +63,7 @@ func LoadManifest(ctx context.Context, from string) (Manifest, error) {
 	var data []byte
 	var err error
 	if u, parseErr := url.Parse(from); parseErr == nil && (u.Scheme == "https" || u.Scheme == "http") {
+		from = shown(from)
 		data, err = getManifest(ctx, u)
 	} else {
 		data, err = readBounded(from, maxManifest)
@@ -79,32 +80,32 @@ func LoadManifest(ctx context.Context, from string) (Manifest, error) {
 
 func getManifest(ctx context.Context, u *url.URL) ([]byte, error) {
 	if u.Scheme != "https" && !onThisHost(u) {
-		return nil, fmt.Errorf("%s is neither https nor on this host: a manifest says what digests are right, and so nobody on the way may change it", u.Redacted())
+		return nil, fmt.Errorf("%s is neither https nor on this host: a manifest says what digests are right, and so nobody on the way may change it", shown(u.String()))
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, err
+		return nil, unnamed(err)
 	}
-	client := http.Client{CheckRedirect: func(r *http.Request, via []*http.Request) error {
+	client := http.Client{Transport: newTransport(), CheckRedirect: func(r *http.Request, via []*http.Request) error {
 		if len(via) > 5 || r.URL.Scheme != "https" && !onThisHost(r.URL) {
-			return fmt.Errorf("it sends on to %s", r.URL.Redacted())
+			return fmt.Errorf("it sends on to %s", shown(r.URL.String()))
 		}
 		return nil
 	}}
 	defer client.CloseIdleConnections()
 	reply, err := client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", shown(u.String()), unnamed(err))
 	}
 	defer func() { _ = reply.Body.Close() }() // was read
 	if reply.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", u.Redacted(), reply.Status)
+		return nil, fmt.Errorf("%s: %s", shown(u.String()), reply.Status)
 	}
 	data, err := io.ReadAll(io.LimitReader(reply.Body, maxManifest+1))
 	if err == nil && len(data) > maxManifest {
-		err = fmt.Errorf("%s has more than %d bytes", u.Redacted(), maxManifest)
+		err = fmt.Errorf("%s has more than %d bytes", shown(u.String()), maxManifest)
 	}
 	return data, err
 }

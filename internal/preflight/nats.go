@@ -42,9 +42,9 @@ func (p *probe) hangUp() {
 func (p *probe) reachable(context.Context) Finding {
 	nc, err := p.dial()
 	if err != nil {
-		return missing(fmt.Sprintf("%s: %v", hosts(p.Server), err), "start one (nats-server -js, or nex dev to try Nex), or say where it is and who connects, with -s, --creds, --nkey, --user or --context")
+		return missing(fmt.Sprintf("%s: %v", hosts(p.Server), unnamed(err)), "start one (nats-server -js, or nex dev to try Nex), or say where it is and who connects, with -s, --creds, --nkey, --user or --context")
 	}
-	return found(nc.ConnectedUrlRedacted(), "nats-server "+nc.ConnectedServerVersion())
+	return found(shown(nc.ConnectedUrl()), "nats-server "+nc.ConnectedServerVersion())
 }
 
 // hosts are those in NATS URLs separated by commas, without users and passwords.
@@ -70,7 +70,7 @@ const noConnection = "it is not known: there is no NATS server to ask"
 func (p *probe) jetStream(ctx context.Context) Finding {
 	nc, err := p.dial()
 	if err != nil {
-		return missing(noConnection, "see NATS server")
+		return missing(noConnection, "see to the NATS server first: NATS server, above")
 	}
 	var js jetstream.JetStream
 	if p.JSDomain != "" {
@@ -97,7 +97,7 @@ func (p *probe) jetStream(ctx context.Context) Finding {
 func (p *probe) permissions(ctx context.Context) Finding {
 	nc, err := p.dial()
 	if err != nil {
-		return missing(noConnection, "see NATS server")
+		return missing(noConnection, "see to the NATS server first: NATS server, above")
 	}
 	id, err := p.nodeID()
 	if err != nil {

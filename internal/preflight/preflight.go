@@ -5,19 +5,22 @@
 // [Run] and [ForStart] change nothing: what they write to try something is
 // removed before they return. [Installer.Install] changes what it
 // says, and writes down the digest of every file that they put anywhere.
-// A Host is a plain value, and everything may be used concurrently but
-// for two installations into one state directory.
+// A Host is a plain value, and everything may be used concurrently; of two
+// installations into one state directory the second is refused.
 package preflight
 
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 
 	"github.com/nats-io/nats.go"
 
 	"nex"
 	"nex/internal/config"
+	"nex/internal/machine/firecracker"
+	"nex/internal/machine/qemu"
 )
 
 // Host is the host as one node would use it.
@@ -52,6 +55,7 @@ type Finding struct {
 	Found    string   `json:"found,omitempty"`    // path, or version, or whatever it is
 	Detail   string   `json:"detail,omitempty"`   // what more there is to say of it
 	Fix      string   `json:"fix,omitempty"`      // what to do
+	Path     string   `json:"path,omitempty"`     // of the file or directory that it is about
 	Searched []string `json:"searched,omitempty"` // directories
 
 	item item // what could be installed; "" for nothing
@@ -77,26 +81,50 @@ type probe struct {
 	natsErr error
 }
 
-func (h *Host) probe() *probe {
+func (h *Host) probe(ctx context.Context) *probe {
 	p := &probe{Host: h, kvm: errNotTried, vmm: h.Settings.Sandbox}
 	if p.vmm == nex.SandboxNone || p.vmm == nex.SandboxOS {
 		return p
 	}
 	p.kvm = kvmUsable()
-	if p.vmm != nex.SandboxMicroVM {
-		return p
-	}
-	p.vmm = nex.SandboxQEMU
-	if p.kvm == nil && (p.has("firecracker") || !p.has(qemuProgram)) {
-		p.vmm = nex.SandboxFirecracker
+	if p.vmm == nex.SandboxMicroVM {
+		p.vmm = p.first(ctx)
 	}
 	return p
+}
+
+// first is the VMM that a node takes where either will do: Firecracker where it
+// works, else QEMU. Where there is neither it is the one that could be.
+func (p *probe) first(ctx context.Context) nex.Sandbox {
+	if p.kvm != nil {
+		return nex.SandboxQEMU
+	}
+	dirs := p.programDirs()
+	program, version, err := firecracker.Find(ctx, dirs)
+	if err == nil && p.jailed() {
+		_, err = firecracker.FindJailer(ctx, program, version, dirs)
+	}
+	if err != nil {
+		if _, _, none := qemu.Find(ctx, dirs); none == nil {
+			return nex.SandboxQEMU
+		}
+	}
+	return nex.SandboxFirecracker
+}
+
+// jailed reports whether a Firecracker of this node runs in a jail.
+func (p *probe) jailed() bool { return os.Geteuid() == 0 && !p.Settings.Jailer.Off }
+
+// withoutPlugins reports whether the node does without the network that CNI plugins
+// make where they do not.
+func (p *probe) withoutPlugins() bool {
+	return p.vmm == nex.SandboxQEMU && p.Settings.QEMU.Network == "auto"
 }
 
 // Run makes all checks, in the order in which they are best read. The error is
 // that of ctx.
 func Run(ctx context.Context, h *Host) ([]Finding, error) {
-	p := h.probe()
+	p := h.probe(ctx)
 	defer p.hangUp()
 	var found []Finding
 	for _, c := range p.checks() {
@@ -134,7 +162,7 @@ var errNotTried = errors.New("not tried")
 // other: none of them asks the network. What is missing is the error, and
 // doubtful what a node starts with all the same.
 func ForStart(ctx context.Context, h *Host) (doubtful []Finding, err error) {
-	p := h.probe()
+	p := h.probe(ctx)
 	var missing []string
 	for _, c := range p.checks() {
 		if !c.start || !c.needed {
@@ -176,6 +204,12 @@ func (f Finding) String() string {
 		}
 	}
 	return b.String()
+}
+
+// at is the finding with the path of what it is about.
+func (f Finding) at(path string) Finding {
+	f.Path = path
+	return f
 }
 
 // found is a finding of what is there.

@@ -1,6 +1,7 @@
 package firecracker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nex/internal/machine/microvm"
 )
 
 // recordFile is the name of a machine's record of what it has outside of its
@@ -250,10 +253,9 @@ func mayWrite(info fs.FileInfo, uid, gid int) bool {
 	return int(st.Uid) == uid || int(st.Gid) == gid && info.Mode()&0o020 != 0 || info.Mode()&0o002 != 0
 }
 
-// bring makes a file of the host appear as name in a jail: by a hard link, or else, across
-// file systems, by a mount that is recorded first. mode is what everybody must be
-// allowed to do with it; the user of the jail, uid and gid, must not be able to change such a file.
-func (r *record) bring(dir, root, name, file string, mode fs.FileMode, uid, gid int) error {
+// showable says why a file of the host cannot appear in the jail of a user; see
+// [record.bring].
+func showable(file string, mode fs.FileMode, uid, gid int) error {
 	info, err := os.Stat(file)
 	if err != nil {
 		return err
@@ -263,6 +265,26 @@ func (r *record) bring(dir, root, name, file string, mode fs.FileMode, uid, gid 
 	}
 	if info.Mode().Perm()&mode != mode {
 		return fmt.Errorf("%s is %v, but Firecracker has a user of its own in the jail: chmod o+r %s", file, info.Mode(), file)
+	}
+	return nil
+}
+
+// CheckFile says why a file of an image cannot appear in the jails of machines.
+func (j *Jail) CheckFile(path string) error {
+	user := microvm.UserOf("") // any of those that machines get
+	return showable(path, imageMode, cmp.Or(j.UID, user), cmp.Or(j.GID, user))
+}
+
+// imageMode is what everybody must be allowed to do with the files of an image.
+const imageMode = 0o004
+
+// bring makes a file of the host appear as name in a jail: by a hard link, or else, across
+// file systems, by a mount that is recorded first. mode is what everybody must be
+// allowed to do with it; the user of the jail, uid and gid, must not be able to change such a file.
+func (r *record) bring(dir, root, name, file string, mode fs.FileMode, uid, gid int) error {
+	err := showable(file, mode, uid, gid)
+	if err != nil {
+		return err
 	}
 	at := filepath.Join(root, name)
 	if file, err = filepath.EvalSymlinks(file); err != nil {

@@ -24,13 +24,9 @@ const (
 // machine's disk there.
 func (b *boot) makeJail() error {
 	j := b.l.Jail
-	program, err := filepath.EvalSymlinks(b.l.Firecracker) // so does the jailer
+	name, err := jailName(b.l.Firecracker)
 	if err != nil {
 		return err
-	}
-	name := filepath.Base(program)
-	if !strings.Contains(name, "firecracker") {
-		return fmt.Errorf("the jailer runs no program but firecracker, and %s is called otherwise", program)
 	}
 	b.user = b.l.users.Take(b.ID)
 	b.uid, b.gid = cmp.Or(j.UID, b.user), cmp.Or(j.GID, b.user)
@@ -50,7 +46,7 @@ func (b *boot) makeJail() error {
 		return err
 	}
 	for name, file := range map[string]string{kernelFile: b.l.Kernel, initramfsFile: b.l.Initramfs, rootfsFile: b.l.RootFS} {
-		if err := b.rec.bring(b.Records, b.root, name, file, 0o004, b.uid, b.gid); err != nil {
+		if err := b.rec.bring(b.Records, b.root, name, file, imageMode, b.uid, b.gid); err != nil {
 			return err
 		}
 	}

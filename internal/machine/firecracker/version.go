@@ -3,11 +3,11 @@ package firecracker
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
+
+	"nex/internal/machine/microvm"
 )
 
 // The versions that the driver was made for, of 1.x.
@@ -16,19 +16,17 @@ const (
 	newest = 16
 )
 
-// askVersion bounds how long a program may take to say its version.
-const askVersion = 5 * time.Second
+// Supported are the versions that the driver was made for, for people.
+const Supported = "1.8 to 1.16"
 
 // Version asks a program for its version, and returns an error if it is none that
 // the driver was made for.
 func Version(ctx context.Context, program string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, askVersion)
-	defer cancel()
-	output, err := exec.CommandContext(ctx, program, "--version").Output()
+	output, err := microvm.AskVersion(ctx, program)
 	if err != nil {
-		return "", fmt.Errorf("ask %s for its version: %w", program, err)
+		return "", err
 	}
-	version, err := checkVersion(string(output))
+	version, err := checkVersion(output)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", program, err)
 	}

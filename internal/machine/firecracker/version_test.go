@@ -1,6 +1,7 @@
 package firecracker
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -26,5 +27,11 @@ func TestVersions(t *testing.T) {
 		if strings.HasPrefix(want, "1.") && got != want || !strings.Contains(got, want) {
 			t.Errorf("%q: got %q, want %q", output, got, want)
 		}
+	}
+}
+
+func TestSupportedIsWhatIsAccepted(t *testing.T) {
+	if want := fmt.Sprintf("1.%d to 1.%d", oldest, newest); Supported != want {
+		t.Errorf("people are told %s, and %s is accepted", Supported, want)
 	}
 }

@@ -9,11 +9,9 @@ package microvm
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"nex/internal/cgroup"
@@ -64,28 +62,4 @@ type NIC struct {
 	Gateway     netip.Addr
 	Nameservers []netip.Addr
 	DNSOverTCP  bool // the name servers answer over TCP only
-}
-
-// Check says what of the image is not there, or cannot be read.
-func (c *Config) Check() error {
-	for _, f := range []struct{ what, path, key string }{
-		{"kernel", c.Kernel, "kernel_filepath"}, {"initramfs", c.Initramfs, "initramfs_filepath"}, {"root file system", c.RootFS, "rootfs_filepath"},
-	} {
-		if f.path == "" {
-			return fmt.Errorf("no %s for microVMs (%s)", f.what, f.key)
-		}
-		file, err := os.Open(f.path)
-		if err != nil {
-			return fmt.Errorf("%s of microVMs (%s): %w", f.what, f.key, err)
-		}
-		info, err := file.Stat()
-		_ = file.Close() // nothing was written
-		if err != nil {
-			return fmt.Errorf("%s of microVMs (%s): %w", f.what, f.key, err)
-		}
-		if !info.Mode().IsRegular() || info.Size() == 0 {
-			return fmt.Errorf("%s of microVMs (%s): %s is no file, or empty", f.what, f.key, f.path)
-		}
-	}
-	return nil
 }

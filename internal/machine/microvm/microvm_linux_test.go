@@ -3,11 +3,14 @@ package microvm
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -174,23 +177,91 @@ func TestWhatIsAskedOfAMachine(t *testing.T) {
 	}
 }
 
-func TestImageThatIsNotThere(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
+func TestImages(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
+	kernel := put("vmlinux", "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x3e\x00\x01\x00\x00\x00"+strings.Repeat("\x00", 40))
+	initramfs := put("initramfs", "070701")
+	rootfs := put("rootfs.ext4", strings.Repeat("\x00", 1024+56)+"\x53\xef")
+	other, empty := put("other", "hello, world"), put("empty", "")
+	packed := put("rootfs.ext4.gz", "\x1f\x8b\x08")
 	for _, c := range []struct {
-		cfg  Config
-		want string
+		cfg   Config
+		wants []string
 	}{
-		{Config{}, "kernel_filepath"}, {Config{Kernel: file, Initramfs: file + "x"}, "initramfs_filepath"},
-		{Config{Kernel: file, Initramfs: file, RootFS: filepath.Dir(file)}, "rootfs_filepath"},
+		{Config{}, []string{"kernel_filepath"}},
+		{Config{Kernel: other}, []string{"kernel_filepath", other, "no ELF kernel"}},
+		{Config{Kernel: kernel, Initramfs: initramfs + "x"}, []string{"initramfs_filepath", "no such file"}},
+		{Config{Kernel: kernel, Initramfs: other}, []string{"initramfs_filepath", other, "no archive"}},
+		{Config{Kernel: kernel, Initramfs: initramfs, RootFS: dir}, []string{"rootfs_filepath", "no file, or empty"}},
+		{Config{Kernel: kernel, Initramfs: initramfs, RootFS: empty}, []string{"rootfs_filepath", "no file, or empty"}},
+		{Config{Kernel: kernel, Initramfs: initramfs, RootFS: other}, []string{"rootfs_filepath", "no ext4 file system"}},
+		{Config{Kernel: kernel, Initramfs: initramfs, RootFS: packed}, []string{"rootfs_filepath", packed, "gunzip"}},
 	} {
-		if err := c.cfg.Check(); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("got %v, want %s", err, c.want)
+		for _, want := range c.wants {
+			if err := c.cfg.Check(); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %s", err, want)
+			}
 		}
 	}
-	if err := (&Config{Kernel: file, Initramfs: file, RootFS: file}).Check(); err != nil {
+	if err := (&Config{Kernel: kernel, Initramfs: initramfs, RootFS: rootfs}).Check(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestPrograms(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	put := func(path, script string, mode os.FileMode) string {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(script), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	put(filepath.Join(dir, "vmm"), "no program", 0o644)
+	path := put(filepath.Join(other, "vmm"), "#!/bin/sh\necho 1.2\n", 0o755)
+	t.Chdir(other)
+	if got := FindProgram("vmm", []string{dir, "."}); got != path {
+		t.Errorf("found %q, want %q", got, path)
+	}
+	if got := FindProgram("vmm", []string{dir}); got != "" {
+		t.Errorf("found %q, which is not executable", got)
+	}
+	if got := FindProgram("sh", nil); got != "" {
+		t.Errorf("found %q, where nobody said to look", got)
+	}
+	if said, err := AskVersion(t.Context(), path); err != nil || said != "1.2\n" {
+		t.Errorf("it says %q, %v", said, err)
+	}
+}
+
+// TestVersionsAreNotWaitedFor: a program that leaves its output to another is no VMM.
+func TestVersionsAreNotWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "vmm")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nsleep 1000 &\necho $! > "+dir+"/pid\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err := AskVersion(t.Context(), path)
+	data, readErr := os.ReadFile(filepath.Join(dir, "pid"))
+	if readErr != nil {
+		t.Fatal(readErr)
+	}
+	pid, convErr := strconv.Atoi(strings.TrimSpace(string(data)))
+	if convErr != nil {
+		t.Fatal(convErr)
+	}
+	if killErr := syscall.Kill(pid, syscall.SIGKILL); killErr != nil {
+		t.Error(killErr)
+	}
+	if !errors.Is(err, exec.ErrWaitDelay) || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %v", err)
 	}
 }
