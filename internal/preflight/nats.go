@@ -70,7 +70,7 @@ const noConnection = "it is not known: there is no NATS server to ask"
 func (p *probe) jetStream(ctx context.Context) Finding {
 	nc, err := p.dial()
 	if err != nil {
-		return missing(noConnection, "see to the NATS server first: NATS server, above")
+		return missing(noConnection, "see what is said of the NATS server")
 	}
 	var js jetstream.JetStream
 	if p.JSDomain != "" {
@@ -97,7 +97,7 @@ func (p *probe) jetStream(ctx context.Context) Finding {
 func (p *probe) permissions(ctx context.Context) Finding {
 	nc, err := p.dial()
 	if err != nil {
-		return missing(noConnection, "see to the NATS server first: NATS server, above")
+		return missing(noConnection, "see what is said of the NATS server")
 	}
 	id, err := p.nodeID()
 	if err != nil {
