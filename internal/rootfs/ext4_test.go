@@ -13,10 +13,16 @@ import (
 	"strings"
 	"testing"
 
+	"nex/internal/confine"
 	"nex/internal/nextest"
 )
 
-func TestMain(m *testing.M) { nextest.Main(m) }
+func TestMain(m *testing.M) {
+	if err := confine.BeStep(); err != nil { // the test binary is what runs build steps, too
+		os.Exit(1)
+	}
+	nextest.Main(m)
+}
 
 // fsck fails the test if e2fsck finds fault with a file system.
 func fsck(t *testing.T, path string) {

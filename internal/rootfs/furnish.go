@@ -24,9 +24,9 @@ const (
 
 const nexUser = 1000
 
-// furnish adds what a guest needs to a tree that may be empty: directories, users,
-// the agent and what starts it. It returns how the agent is started.
-func (t *tree) furnish(agent io.Reader, agentSize int64, script []byte) (start string, err error) {
+// prepare adds what programs need to a tree that may be empty: directories and
+// users. It changes nothing if it was done before.
+func (t *tree) prepare() error {
 	t.layer++
 	for _, d := range []struct {
 		name  string
@@ -40,7 +40,7 @@ func (t *tree) furnish(agent io.Reader, agentSize int64, script []byte) (start s
 		if t.find(d.name, true) == nil {
 			err := t.put(d.name, &node{kind: tar.TypeDir, mode: d.mode, uid: d.owner, gid: d.owner, modified: epoch})
 			if err != nil {
-				return "", err
+				return err
 			}
 		}
 	}
@@ -55,7 +55,13 @@ func (t *tree) furnish(agent io.Reader, agentSize int64, script []byte) (start s
 			n.children = map[string]*node{}
 		}
 	}
-	if err := t.addUsers(); err != nil {
+	return t.addUsers()
+}
+
+// furnish adds what a guest needs to a tree that may be empty: what prepare does,
+// the agent and what starts it. It returns how the agent is started.
+func (t *tree) furnish(agent io.Reader, agentSize int64, script []byte) (start string, err error) {
+	if err := t.prepare(); err != nil {
 		return "", err
 	}
 	at, err := t.spool.add(agent, agentSize)
