@@ -101,6 +101,9 @@ func (r *rootfsCmd) build(ctx context.Context) (err error) {
 	}
 	fmt.Fprintf(r.stdout, "Wrote %s: %s, of which %s are free, %s files, agent started %s\n", result.Path,
 		humanize.IBytes(uint64(result.Size)), humanize.IBytes(uint64(result.Free)), humanize.Comma(int64(result.Files)), startedBy(result.Start))
+	if result.User != "" {
+		fmt.Fprintf(r.stdout, "The base has a user with the number of nex, %s: nex is a second name for it\n", escape(result.User))
+	}
 	return nil
 }
 

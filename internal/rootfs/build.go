@@ -65,6 +65,7 @@ type Result struct {
 	Free   int64  `json:"free"`             // bytes of it that nothing uses
 	Start  string `json:"start"`            // what starts the agent: ByInit, ByOpenRC or BySystemd
 	Files  int    `json:"files"`            // names in it
+	User   string `json:"user,omitempty"`   // of the base, for which nex is a second name, as both have one number
 	SHA256 string `json:"sha256"`           // of the file that was written
 }
 
@@ -110,7 +111,11 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	r := Result{Path: o.Output, Start: start, Base: cmp.Or(o.Base, Scratch), Digest: digest}
+	user, err := t.namesake()
+	if err != nil {
+		return Result{}, err
+	}
+	r := Result{User: user, Path: o.Output, Start: start, Base: cmp.Or(o.Base, Scratch), Digest: digest}
 	if err := t.addRecord(Record{AgentVersion: o.AgentVersion, Base: baseName(r.Base), Digest: digest, Start: start}); err != nil {
 		return Result{}, err
 	}
