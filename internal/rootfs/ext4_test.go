@@ -39,6 +39,7 @@ type input struct {
 	Base, Agent, Script, Output string
 	Size                        int64
 	Run                         []string
+	NoSum                       bool
 }
 
 // buildHere builds what an input in JSON says, prints the result and returns the
@@ -49,7 +50,7 @@ func buildHere(text string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	r, err := Build(context.Background(), Options{Base: in.Base, Agent: in.Agent, Script: in.Script, Output: in.Output, Size: in.Size, Run: in.Run, Sum: true, Printed: os.Stderr})
+	r, err := Build(context.Background(), Options{Base: in.Base, Agent: in.Agent, Script: in.Script, Output: in.Output, Size: in.Size, Run: in.Run, Sum: !in.NoSum, Printed: os.Stderr})
 	if err == nil {
 		err = json.NewEncoder(os.Stdout).Encode(r)
 	}
