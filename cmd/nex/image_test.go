@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"nex/internal/nextest"
 )
 
 // guestFile writes a file that is an executable for guests as far as its header
@@ -61,6 +63,21 @@ func TestRootfsCommand(t *testing.T) {
 	wants(t, nexMain(t, 1, "rootfs", "--image", "scratch", "--agent", agent, "--size", "big", "-o", file), `"big" is no size`)
 	wants(t, nexMain(t, 1, "rootfs", "inspect", agent), "not an ext4 file system")
 	wants(t, nexMain(t, 0, "rootfs", "--help"), "--script=script.sh", `--image="synadia/nex-rootfs:alpine"`, "--agent=../path/to/nex-agent", `157286400`)
+	wants(t, nexMain(t, 0, "rootfs", "--image", "scratch", "--agent", agent, "--size", "8MiB", "-o", dir), "\nwrite files\n", "Wrote "+file)
+	wants(t, nexMain(t, 1, "rootfs", "--image", "scratch", "--agent", agent, "-o", filepath.Join(dir, "no", "x.ext4")), "make "+filepath.Join(dir, "no")+" first")
+	wants(t, nexMain(t, 1, "rootfs", "--image", "scratch", "--agent", agent, "-o", os.DevNull), "is there and is no file")
+	wants(t, nexMain(t, 1, "rootfs", "--image", "scratch", "--agent", agent, "--run", "true", "-o", file), "build step cannot be run")
+}
+
+func TestBuildSteps(t *testing.T) {
+	nextest.Root(t)
+	base, file := nextest.Debian(t, "openrc"), filepath.Join(t.TempDir(), "rootfs.ext4")
+	build := func(code int, args ...string) string {
+		return nexMain(t, code, append([]string{"rootfs", "--image", base, "--agent", guestFile(t, "agent"), "--size", "80MiB", "-o", file}, args...)...)
+	}
+	wants(t, build(0, "--run", "echo one > /made", "--run", `cat /made; printf 'two\033[1m'`), "\nrun step 1 of 2\n", "\none\n", "\n"+`two\x1b[1m`+"\n", "Wrote "+file)
+	wants(t, build(1, "--run", "echo before; exit 7"), `nex: error: build step 1 of 1, "echo before; exit 7", failed: exit status 7. The last it printed:`+"\nbefore\n")
+	wants(t, build(1, "--run", "sleep 100", "--run-timeout", "1s"), "did not end within 1s")
 }
 
 func TestImageCommands(t *testing.T) {

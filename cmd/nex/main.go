@@ -15,6 +15,7 @@ import (
 	"github.com/choria-io/fisk"
 
 	"nex"
+	"nex/internal/confine"
 	"nex/internal/vmnet/forward"
 	"nex/internal/vmnet/tap"
 )
@@ -42,6 +43,9 @@ Exit codes: 0 done, 1 wrong usage or input, 2 refused by a node, 3 NATS or
 node not reachable, 4 no answer in time, 130 interrupted.`
 
 func main() {
+	if err := confine.BeStep(); err != nil { // of a root file system's build; does not return there
+		os.Exit(exitUsage)
+	}
 	if tap.Called(os.Args[0], os.Getenv("CNI_COMMAND")) { // nex is a plugin, too
 		os.Exit(tap.Run(os.Stdout))
 	}

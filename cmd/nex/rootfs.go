@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,8 +22,9 @@ const defaultBase = "synadia/nex-rootfs:alpine"
 // rootfsCmd builds root file systems.
 type rootfsCmd struct {
 	*cli
-	rootfs.Options // but for Size
+	rootfs.Options // but for Size and RunNetwork
 	size           string
+	network        string // of build steps
 	file           string // to inspect
 }
 
@@ -42,12 +44,23 @@ without mounting anything. Equal inputs make equal files. --image takes
              has it
 
 The agent starts as a service of OpenRC or systemd where the image has one of
-them as its init, and as the first process otherwise.`).Alias("fs")
+them as its init, and as the first process otherwise.
+
+--run is a build step: a command for /bin/sh of the image, run in it as its
+root, over what the base has and before the agent is added. Steps are confined:
+they see nothing of the host, have no network unless --run-network says host,
+and end after --run-timeout. A step that fails ends the build. Steps need root,
+since only root can make files that belong to an image's users; Linux on amd64,
+as guests have; user namespaces; and a /bin/sh in the image. They are refused
+where one is missing; all else is built without root.`).Alias("fs")
 	parent.Flag("script", "Additional boot script ran during initialization: once, before the agent takes work").PlaceHolder("script.sh").ExistingFileVar(&r.Script)
 	parent.Flag("image", "Base image for rootfs build").Default(defaultBase).StringVar(&r.Base)
 	parent.Flag("agent", "Path to agent binary, static and for Linux on amd64 (nex-agent beside nex)").PlaceHolder("../path/to/nex-agent").ExistingFileVar(&r.Agent)
 	parent.Flag("size", "Size of rootfs filesystem, in bytes or as 150MiB").Default(fmt.Sprint(rootfs.DefaultSize)).StringVar(&r.size)
-	parent.Flag("output", "File to write; compressed if its name ends in .gz").Short('o').Default(image.Rootfs).StringVar(&r.Output)
+	parent.Flag("run", "Build step: a command that is run in the image with its /bin/sh; repeat for several").PlaceHolder("CMD").StringsVar(&r.Run)
+	parent.Flag("run-timeout", "How long a build step may take").Default(rootfs.DefaultRunTimeout.String()).DurationVar(&r.RunTimeout)
+	parent.Flag("run-network", "Network of build steps: none, or host for the host's").Default("none").EnumVar(&r.network, "none", "host")
+	parent.Flag("output", "File to write, replaced when the new one is whole; compressed if its name ends in .gz; in a directory it is rootfs.ext4").Short('o').Default(image.Rootfs).StringVar(&r.Output)
 	parent.Command("build", "Build it, which is what nex rootfs alone does").Default().Action(action(ctx, r.build))
 	inspect := parent.Command("inspect", "Show what is in a root file system").Action(action(ctx, r.inspect))
 	inspect.Arg("file", "File of the file system, compressed or not").Required().ExistingFileVar(&r.file)
@@ -64,10 +77,18 @@ func (r *rootfsCmd) build(ctx context.Context) (err error) {
 		}
 	}
 	o.AgentVersion = image.AgentVersion(ctx, o.Agent)
-	o.Sum = r.json
-	bar, done := r.stages()
-	o.Progress = bar
+	o.Sum, o.RunNetwork = r.json, r.network == "host"
+	temp, remove, err := r.tempDir()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	o.Temp = temp
+	progress, print, done := r.stages()
+	printed := &lines{tell: print}
+	o.Progress, o.Printed = progress, printed
 	result, err := rootfs.Build(ctx, o)
+	printed.flush()
 	done()
 	var small *rootfs.TooSmallError
 	switch {
@@ -80,6 +101,9 @@ func (r *rootfsCmd) build(ctx context.Context) (err error) {
 	}
 	fmt.Fprintf(r.stdout, "Wrote %s: %s, of which %s are free, %s files, agent started %s\n", result.Path,
 		humanize.IBytes(uint64(result.Size)), humanize.IBytes(uint64(result.Free)), humanize.Comma(int64(result.Files)), startedBy(result.Start))
+	if result.User != "" {
+		fmt.Fprintf(r.stdout, "The base has a user with the number of nex, %s: nex is a second name for it\n", escape(result.User))
+	}
 	return nil
 }
 
@@ -93,11 +117,21 @@ func startedBy(start string) string {
 	return "as the first process"
 }
 
-// stages shows what a build does on a terminal: a bar for each stage. done waits
-// until the last one is drawn.
-func (r *rootfsCmd) stages() (tell func(stage string, done, total int64), done func()) {
-	if r.json || !isTerminal(r.stderr) {
-		return nil, func() {}
+// stages shows what a build does: on a terminal a bar for each stage, else a line.
+// print prints a line between them. done waits until the last one is drawn.
+func (r *rootfsCmd) stages() (tell func(stage string, done, total int64), print func(string), done func()) {
+	print = func(line string) { fmt.Fprintln(r.stderr, escape(line)) }
+	switch {
+	case r.json:
+		return nil, print, func() {}
+	case !isTerminal(r.stderr):
+		last := ""
+		return func(stage string, _, _ int64) {
+			if stage != last {
+				fmt.Fprintln(r.stderr, escape(stage))
+			}
+			last = stage
+		}, print, func() {}
 	}
 	w := progress.NewWriter()
 	w.SetOutputWriter(r.stderr)
@@ -120,7 +154,8 @@ func (r *rootfsCmd) stages() (tell func(stage string, done, total int64), done f
 		now.UpdateTotal(total)
 		now.SetValue(done)
 	}
-	return tell, func() {
+	print = func(line string) { w.Log("%s", escape(line)) }
+	return tell, print, func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if now != nil {
@@ -129,6 +164,39 @@ func (r *rootfsCmd) stages() (tell func(stage string, done, total int64), done f
 		w.Stop()
 		<-drawn
 	}
+}
+
+// lines is a writer that tells what is written line by line.
+type lines struct {
+	tell func(line string)
+	rest []byte
+}
+
+// maxLine bounds a line, in bytes: what is longer is cut into several.
+const maxLine = 16 << 10
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		line, rest, whole := bytes.Cut(l.rest, []byte("\n"))
+		if !whole {
+			break
+		}
+		l.tell(string(line))
+		l.rest = rest
+	}
+	if len(l.rest) > maxLine {
+		l.flush()
+	}
+	return len(p), nil
+}
+
+// flush tells the line that has no end yet, if there is one.
+func (l *lines) flush() {
+	if len(l.rest) > 0 {
+		l.tell(string(l.rest))
+	}
+	l.rest = nil
 }
 
 func (r *rootfsCmd) inspect(ctx context.Context) error {

@@ -15,10 +15,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"nex"
+	"nex/internal/confine"
 	"nex/internal/nextest"
 )
 
 func TestMain(m *testing.M) {
+	if err := confine.BeStep(); err != nil {
+		os.Exit(1)
+	}
 	testscript.Main(checked{m}, map[string]func(){
 		"nex":       main,
 		"nex-agent": func() { os.Exit(nextest.RunAgent()) },

@@ -54,7 +54,7 @@ func (s *spec) enter() error {
 			return err
 		}
 	}
-	if err := dropPrivileges(); err != nil {
+	if err := dropPrivileges(0); err != nil {
 		return err
 	}
 	for _, part := range []struct {
@@ -104,8 +104,8 @@ func loopbackUp() error {
 }
 
 // dropPrivileges gives up everything that this thread, and so what it executes,
-// may do beyond its user, for good.
-func dropPrivileges() error {
+// may do beyond its user, for good, but for the capabilities whose bits keep has.
+func dropPrivileges(keep uint64) error {
 	// 1 is the limit with which there is no core file, nor does the host's
 	// program for core files start.
 	core := unix.Rlimit{Cur: 1, Max: 1}
@@ -113,6 +113,9 @@ func dropPrivileges() error {
 		return fmt.Errorf("forbid core files: %w", err)
 	}
 	for c := uintptr(0); ; c++ {
+		if keep>>c&1 == 1 {
+			continue
+		}
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
 		if errors.Is(err, unix.EINVAL) { // past the last one
 			break
@@ -125,8 +128,12 @@ func dropPrivileges() error {
 		return fmt.Errorf("drop ambient capabilities: %w", err)
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&header, &none[0]); err != nil {
+	var kept [2]unix.CapUserData
+	for half := range kept {
+		bits := uint32(keep >> (32 * half))
+		kept[half] = unix.CapUserData{Effective: bits, Permitted: bits}
+	}
+	if err := unix.Capset(&header, &kept[0]); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

@@ -137,10 +137,19 @@ func enterTmpfs() error {
 	if err != nil {
 		return fmt.Errorf("make root: %w", err)
 	}
-	if err := unix.MoveMount(root, "", unix.AT_FDCWD, ".", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+	if err := cover(root); err != nil {
 		return fmt.Errorf("attach root: %w", err)
 	}
-	return errors.Join(unix.Fchdir(root), unix.Close(root))
+	return nil
+}
+
+// cover attaches a mount over the current directory and makes that the current
+// one.
+func cover(tree int) error {
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, ".", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return err
+	}
+	return errors.Join(unix.Fchdir(tree), unix.Close(tree))
 }
 
 func fillEtc(network Network) error {
@@ -244,14 +253,20 @@ func hide(path string, dir bool) error {
 // changeRoot makes the current directory the root, read-only, and lets go of the
 // host's.
 func changeRoot() error {
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return err
-	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil { // the old one, which is on top
+	if err := pivot(); err != nil {
 		return err
 	}
 	if err := unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 		return err
 	}
 	return unix.Chdir(workDir)
+}
+
+// pivot makes the current directory, at which something is mounted, the root, and
+// lets go of the host's.
+func pivot() error {
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return err
+	}
+	return unix.Unmount(".", unix.MNT_DETACH) // the old one, which is on top
 }

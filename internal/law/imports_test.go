@@ -41,7 +41,7 @@ var mayImport = map[string]string{
 	"guest": "nex",
 
 	// The node's side. Workloads know guests, never the machines around them.
-	"cmd/nex":             "config image keyfile node preflight rootfs sdnotify vmnet/forward vmnet/tap nex",
+	"cmd/nex":             "config confine image keyfile node preflight rootfs sdnotify vmnet/forward vmnet/tap nex",
 	"node":                "artifact cgroup config confine control direct guest hostsvc image keyfile machine machine/firecracker machine/microvm machine/qemu sdnotify undo vmnet workload nex",
 	"config":              "hostsvc vmnet nex",
 	"control":             "nex",
@@ -54,7 +54,7 @@ var mayImport = map[string]string{
 	"hostsvc":             "direct guest nex",
 	"image":               "rootfs undo",
 	"preflight":           "cgroup config confine keyfile machine machine/firecracker machine/microvm machine/qemu rootfs vmnet vmnet/tap nex",
-	"rootfs":              "undo",
+	"rootfs":              "confine undo",
 
 	// Test support. What rawclient knows of the wire it knows from its description.
 	"rawclient":                 "",

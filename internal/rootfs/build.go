@@ -16,11 +16,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 
 	"nex/internal/undo"
 )
+
+// FileName is the name of a file system in a directory.
+const FileName = "rootfs.ext4"
 
 // DefaultSize is the size of a file system unless another is asked for, in bytes.
 const DefaultSize = 150 << 20
@@ -35,9 +39,18 @@ type Options struct {
 	// AgentVersion is what the image says of its agent, "" if that is not known.
 	AgentVersion string
 	Script       string // path of a script that guests run at boot, or ""
-	Sum          bool   // say the SHA-256 of what was written
-	Size         int64  // of the file system, in bytes; 0 is [DefaultSize]
-	Output       string // path of the file to write, which is replaced
+	// Run are build steps: commands for /bin/sh of the image, which are run in it,
+	// confined, as its root. This takes root.
+	Run        []string
+	RunTimeout time.Duration // for each of them; 0 is [DefaultRunTimeout]
+	RunNetwork bool          // they have the host's network, else none
+	Printed    io.Writer     // of what they print; may be nil
+	Sum        bool          // say the SHA-256 of what was written
+	Size       int64         // of the file system, in bytes; 0 is [DefaultSize]
+	// Output is the path of the file to write, which is replaced when the whole of
+	// the new one is there; of a directory, for [FileName] in it.
+	Output string
+	Temp   string // directory for temporary files, which are gone in the end; "" is the usual one
 	// Progress, if set, is told what is being done, and how many bytes of how many
 	// are done; total is 0 when that is not known.
 	Progress func(stage string, done, total int64)
@@ -52,6 +65,7 @@ type Result struct {
 	Free   int64  `json:"free"`             // bytes of it that nothing uses
 	Start  string `json:"start"`            // what starts the agent: ByInit, ByOpenRC or BySystemd
 	Files  int    `json:"files"`            // names in it
+	User   string `json:"user,omitempty"`   // of the base, for which nex is a second name, as both have one number
 	SHA256 string `json:"sha256"`           // of the file that was written
 }
 
@@ -63,12 +77,21 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	if o.Progress == nil {
 		o.Progress = func(string, int64, int64) {}
 	}
-	spool, err := newSpool("")
+	if len(o.Run) > 0 {
+		if err := refuseSteps(); err != nil {
+			return Result{}, err
+		}
+	}
+	var err error
+	if o.Output, err = outputFile(o.Output); err != nil {
+		return Result{}, err
+	}
+	spool, err := newSpool(o.Temp)
 	if err != nil {
 		return Result{}, err
 	}
 	defer func() { _ = spool.Close() }() // a temporary file
-	temp, err := os.MkdirTemp("", "nex-rootfs-*")
+	temp, err := os.MkdirTemp(o.Temp, "nex-rootfs-*")
 	if err != nil {
 		return Result{}, err
 	}
@@ -79,16 +102,42 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if len(o.Run) > 0 {
+		if err := t.runSteps(ctx, o, temp); err != nil {
+			return Result{}, err
+		}
+	}
 	start, err := t.addOwn(o)
 	if err != nil {
 		return Result{}, err
 	}
-	r := Result{Path: o.Output, Start: start, Base: cmp.Or(o.Base, Scratch), Digest: digest}
+	user, err := t.namesake()
+	if err != nil {
+		return Result{}, err
+	}
+	r := Result{User: user, Path: o.Output, Start: start, Base: cmp.Or(o.Base, Scratch), Digest: digest}
 	if err := t.addRecord(Record{AgentVersion: o.AgentVersion, Base: baseName(r.Base), Digest: digest, Start: start}); err != nil {
 		return Result{}, err
 	}
 	err = t.store(ctx, o, &r)
 	return r, err
+}
+
+// outputFile returns the path of the file that is written for an output, and
+// refuses what a file could not replace before any work is done.
+func outputFile(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		path = filepath.Join(path, FileName)
+		info, err = os.Stat(path)
+	}
+	if err == nil && !info.Mode().IsRegular() {
+		return "", fmt.Errorf("the output %s is there and is no file: name another one", path)
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("the output %s is in no directory that is there: make %s first", path, filepath.Dir(path))
+	}
+	return path, nil
 }
 
 // addRecord adds what the image is made of.

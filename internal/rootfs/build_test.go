@@ -269,6 +269,34 @@ func TestOtherStartsAndOutputs(t *testing.T) {
 	}
 }
 
+// TestUsers: who has nex's numbers or its name in an image keeps them.
+func TestUsers(t *testing.T) {
+	for name, c := range map[string]struct{ passwd, group, user, line, groupLine, home string }{
+		"nobody":          {"", "", "", "nex:x:1000:1000:", "nex:x:1000:", "User:  1000   Group:  1000"},
+		"another user":    {"web:x:1000:1000::/srv:/bin/sh", "web:x:1000:", "web", "web:x:1000:1000::/srv:/bin/sh\nroot:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\nnex:x:1000:1000:", "web:x:1000:\n", "User:  1000   Group:  1000"},
+		"another group":   {"", "web:x:1000:a,b\n", "", "nex:x:1000:1000:", "web:x:1000:a,b\n", "User:  1000   Group:  1000"},
+		"a user nex":      {"nex:x:77:78::/:/bin/sh\n", "", "", "nex:x:77:78::/:/bin/sh\n", "nex:x:78:", "User:    77   Group:    78"},
+		"a group nex":     {"", "nex:x:79:\n", "", "nex:x:1000:79:", "nex:x:79:\n", "User:  1000   Group:    79"},
+		"what is no line": {"nex\n1000\n", "::::::", "", "nex\n1000\n", "nex:x:1000:", "User:  1000   Group:  1000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := filepath.Join(t.TempDir(), "base.tar")
+			if err := os.WriteFile(base, archive(t, "etc/", "etc/passwd="+c.passwd, "etc/group="+c.group), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			path, r := build(t, base, "rootfs.ext4")
+			if r.User != c.user {
+				t.Errorf("nex is a second name for %q, want %q", r.User, c.user)
+			}
+			for request, want := range map[string]string{"cat /etc/passwd": c.line, "cat /etc/group": c.groupLine, "stat /home/nex": c.home} {
+				if got := debugfs(t, path, request); !strings.Contains(got, want) || strings.Count(got, "\nnex:") > 1 {
+					t.Errorf("%s says\n%s\nwant %q in it", request, got, want)
+				}
+			}
+		})
+	}
+}
+
 func TestBootScript(t *testing.T) {
 	dir := t.TempDir()
 	script, out := filepath.Join(dir, "boot.sh"), filepath.Join(dir, "rootfs.ext4")
@@ -296,13 +324,19 @@ func TestBootScript(t *testing.T) {
 func TestBuildEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	out := filepath.Join(t.TempDir(), "rootfs.ext4")
+	if err := os.WriteFile(out, []byte("what was there"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	_, err := Build(ctx, Options{Agent: nextest.StaticAgent(t), Output: out, Progress: func(stage string, _, _ int64) {
 		if stage == "write files" {
 			cancel()
 		}
 	}})
-	if left, _ := os.ReadDir(filepath.Dir(out)); !errors.Is(err, context.Canceled) || len(left) > 0 {
+	if left, _ := os.ReadDir(filepath.Dir(out)); !errors.Is(err, context.Canceled) || len(left) != 1 {
 		t.Errorf("ended with %v, left %v", err, left)
+	}
+	if got, err := os.ReadFile(out); string(got) != "what was there" {
+		t.Errorf("the file that was there holds %q (%v)", got, err)
 	}
 }
 

@@ -3,7 +3,10 @@ package rootfs
 import (
 	"archive/tar"
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -13,10 +16,50 @@ import (
 	"strings"
 	"testing"
 
+	"nex/internal/confine"
 	"nex/internal/nextest"
 )
 
-func TestMain(m *testing.M) { nextest.Main(m) }
+func TestMain(m *testing.M) {
+	if err := confine.BeStep(); err != nil { // the test binary is what runs build steps, too
+		os.Exit(1)
+	}
+	if text := os.Getenv(buildVariable); text != "" {
+		os.Exit(buildHere(text))
+	}
+	nextest.Main(m)
+}
+
+// buildVariable names the environment variable that has the test binary only
+// build: what else the environment of a build may have is then a process's of its own.
+const buildVariable = "NEX_TEST_ROOTFS_BUILD"
+
+// input are the options of such a build.
+type input struct {
+	Base, Agent, Script, Output string
+	Size                        int64
+	Run                         []string
+	NoSum                       bool
+}
+
+// buildHere builds what an input in JSON says, prints the result and returns the
+// exit code.
+func buildHere(text string) int {
+	var in input
+	if err := json.Unmarshal([]byte(text), &in); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	r, err := Build(context.Background(), Options{Base: in.Base, Agent: in.Agent, Script: in.Script, Output: in.Output, Size: in.Size, Run: in.Run, Sum: !in.NoSum, Printed: os.Stderr})
+	if err == nil {
+		err = json.NewEncoder(os.Stdout).Encode(r)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
 
 // fsck fails the test if e2fsck finds fault with a file system.
 func fsck(t *testing.T, path string) {

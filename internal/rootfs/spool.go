@@ -47,6 +47,14 @@ func (s *spool) open(at, size int64) (io.Reader, error) {
 	return io.NewSectionReader(s.f, at, size), nil
 }
 
+// reset empties the spool.
+func (s *spool) reset() error {
+	s.w.Reset(s.f)
+	s.size = 0
+	_, err := s.f.Seek(0, io.SeekStart)
+	return errors.Join(err, s.f.Truncate(0))
+}
+
 func (s *spool) Close() error {
 	return errors.Join(s.f.Close(), os.Remove(s.f.Name()))
 }
