@@ -43,6 +43,12 @@ without mounting anything. Equal inputs make equal files. --image takes
   scratch    nothing but the agent and what it needs, as nex image build
              has it
 
+The default is the base of the Nex guide, Alpine with OpenRC, in the registry
+that names without one mean.
+Where that cannot be reached, docker save or podman save writes it to a file
+elsewhere, or name any other base: an archive of a root directory that has a
+shell is enough, as mmdebstrap or debootstrap make them; scratch needs nothing.
+
 The agent starts as a service of OpenRC or systemd where the image has one of
 them as its init, and as the first process otherwise.
 

@@ -43,7 +43,8 @@ func pull(ctx context.Context, reference string) (v1.Image, error) {
 }
 
 // pick returns the image of an index that is for guests. Indexes may hold others.
-func pick(index v1.ImageIndex, depth int) (v1.Image, error) {
+// Before a blob is read into memory, check is asked whether it has at most so many bytes.
+func pick(index v1.ImageIndex, depth int, check func(v1.Hash, int64) (int64, error)) (v1.Image, error) {
 	manifest, err := index.IndexManifest()
 	if err != nil {
 		return nil, err
@@ -55,13 +56,19 @@ func pick(index v1.ImageIndex, depth int) (v1.Image, error) {
 		if d.Platform != nil && !d.Platform.Satisfies(platform) {
 			continue
 		}
+		if !d.MediaType.IsIndex() && !d.MediaType.IsImage() {
+			continue
+		}
+		if _, err := check(d.Digest, maxIndex); err != nil {
+			return nil, err
+		}
 		switch {
 		case d.MediaType.IsIndex():
 			inner, err := index.ImageIndex(d.Digest)
 			if err != nil {
 				return nil, err
 			}
-			if image, err := pick(inner, depth+1); err == nil {
+			if image, err := pick(inner, depth+1, check); err == nil {
 				return image, nil
 			}
 		case d.MediaType.IsImage():

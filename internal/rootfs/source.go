@@ -12,11 +12,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -122,6 +120,9 @@ func kindOf(ctx context.Context, file string) (kind int, err error) {
 		}
 		switch path.Clean(h.Name) {
 		case "manifest.json":
+			if h.Size > maxIndex {
+				return 0, fmt.Errorf("manifest.json has %d bytes, more than %d", h.Size, maxIndex)
+			}
 			return dockerTar, nil
 		case "oci-layout":
 			kind = ociTar
@@ -185,71 +186,4 @@ func decompress(in *bufio.Reader) (io.Reader, func(), error) {
 		return bzip2.NewReader(in), nothing, nil
 	}
 	return in, nothing, nil
-}
-
-var blobName = regexp.MustCompile(`^blobs/sha256/[0-9a-f]{64}$`)
-
-// Bounds of an OCI archive. Its index is read into memory.
-const (
-	maxIndex = 4 << 20 // bytes
-	maxBlobs = 16 << 10
-)
-
-// unpackLayout puts the files of an OCI archive into dir. Sizes are compared with
-// what is left of maxSpool before a file is written: holes of sparse entries take
-// nothing in the archive, and would fill the disk.
-func unpackLayout(ctx context.Context, file, dir string) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }() // was only read
-	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o700); err != nil {
-		return err
-	}
-	archive := tar.NewReader(f)
-	left, entries := int64(maxSpool), 0
-	for {
-		h, err := archive.Next()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
-		}
-		name := path.Clean(h.Name)
-		if h.Typeflag != tar.TypeReg || name != "index.json" && name != "oci-layout" && !blobName.MatchString(name) {
-			continue
-		}
-		entries++
-		left -= h.Size
-		switch {
-		case left < 0:
-			return fmt.Errorf("it unpacks to more than %d GiB", maxSpool>>30)
-		case entries > maxBlobs:
-			return fmt.Errorf("it has more than %d files", maxBlobs)
-		case !blobName.MatchString(name) && h.Size > maxIndex:
-			return fmt.Errorf("%s has %d bytes, more than %d", name, h.Size, maxIndex)
-		}
-		out, err := os.OpenFile(filepath.Join(dir, filepath.FromSlash(name)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(out, archive)
-		if err = errors.Join(err, out.Close()); err != nil {
-			return err
-		}
-	}
-}
-
-// fromLayout returns the image in an OCI layout, that for guests if there are
-// several.
-func fromLayout(dir string) (v1.Image, error) {
-	index, err := layout.ImageIndexFromPath(dir)
-	if err != nil {
-		return nil, fmt.Errorf("not an OCI layout: %w", err)
-	}
-	return pick(index, 0)
 }
