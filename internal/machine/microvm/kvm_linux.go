@@ -18,14 +18,14 @@ const (
 // KVM returns why there is no KVM that this process can make machines with, nil if
 // there is. That guests run in them only a boot shows.
 func KVM() error {
-	if _, err := os.Stat("/sys/module/kvm_pvm"); err == nil {
-		return errors.New("/dev/kvm is that of PVM (kvm_pvm), under which the kernels of guests do not run")
-	}
 	fd, err := unix.Open("/dev/kvm", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open /dev/kvm: %w", err)
 	}
 	defer func() { _ = unix.Close(fd) }() // nothing was written
+	if _, err := os.Stat("/sys/module/kvm_pvm"); err == nil {
+		return errors.New("/dev/kvm is that of PVM (kvm_pvm), under which the kernels of guests do not run")
+	}
 	version, err := unix.IoctlRetInt(fd, kvmGetAPIVersion)
 	if err != nil {
 		return fmt.Errorf("ask /dev/kvm for the version of its interface: %w", err)
