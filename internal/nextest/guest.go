@@ -69,7 +69,7 @@ func GuestImageOf(t testing.TB, agent, base, size string) string {
 	nex := built.program(t, "nex", "CGO_ENABLED=0", "./cmd/nex")
 	dir, rootfs := t.TempDir(), filepath.Join(t.TempDir(), "rootfs.ext4")
 	run(t, nex, "rootfs", "--image", base, "--agent", agent, "--size", size, "--output", rootfs)
-	run(t, nex, "image", "build", "--output", dir, "--kernel-dir", kernel, "--init", first, "--agent", agent, "--rootfs", rootfs)
+	run(t, nex, "image", "build", "--output", dir, "--kernel-dir", kernel, "--init", first, "--rootfs", rootfs)
 	return dir
 }
 
